@@ -1,0 +1,5 @@
+"""`python -m mmtok`."""
+
+from mmtok.cli import main
+
+main()
