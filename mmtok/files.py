@@ -1,0 +1,125 @@
+"""Writing files and folders so that nothing is ever lost or half-written."""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmtok.errors import MmtokError
+
+
+@contextlib.contextmanager
+def new_file(path: str | os.PathLike) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; renames it to `path` on success and removes it on failure.
+
+    Raises:
+      MmtokError: the disk is full or the place cannot be written.
+    """
+    path = Path(path)
+    with _explain(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+    temporary = Path(name)
+    try:
+        with _explain(path):
+            yield temporary
+            temporary.chmod(0o644)
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Yields a temporary folder beside `path`; renames it to `path` on success, replacing an older one.
+
+    Raises:
+      MmtokError: the disk is full or the place cannot be written.
+    """
+    path = Path(path)
+    with _explain(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        temporary.chmod(0o755)
+    try:
+        with _explain(path):
+            yield temporary
+            if path.exists():
+                old = temporary.with_suffix(".old")
+                path.replace(old)
+                temporary.replace(path)
+                shutil.rmtree(old)
+            else:
+                temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_files(folder: str | os.PathLike) -> Iterator[Path]:
+    """Yields a temporary folder; moves the files made in it into `folder` on success, beside those already there.
+
+    A failure while they are made leaves `folder` as it was.
+
+    Raises:
+      MmtokError: the disk is full or the place cannot be written.
+    """
+    folder = Path(folder)
+    with _explain(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    try:
+        with _explain(folder):
+            yield temporary
+            for file in sorted(path for path in temporary.rglob("*") if path.is_file()):
+                place = folder / file.relative_to(temporary)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                file.replace(place)
+    except MmtokError as error:
+        raise MmtokError(str(error).replace(str(temporary), str(folder))) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Writes `value` as indented JSON, atomically."""
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    with new_file(path) as temporary:
+        temporary.write_text(text)
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+      MmtokError: the file is missing or not JSON.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise MmtokError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise MmtokError(f"{path}: not a JSON file ({error}); it is damaged or not what it was taken for") from None
+
+
+@contextlib.contextmanager
+def _explain(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except MmtokError:
+        raise
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        # Compiled writers (safetensors, array_record) raise errors of their own that only cite the system's message.
+        if number == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
+            raise MmtokError(f"{path}: the disk is full; free some space and run the command again") from error
+        if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
+            raise MmtokError(f"{path}: may not be written ({os.strerror(number)})") from error
+        raise
