@@ -1,0 +1,5 @@
+"""Quantizers: continuous latents to ids and back."""
+
+from mmtok.tokenizers.quantizers.fsq import FSQ
+
+__all__ = ["FSQ"]
