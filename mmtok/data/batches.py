@@ -1,0 +1,95 @@
+"""Training batches as pure functions of the step, so that a resumed run sees what an uninterrupted one would."""
+
+from collections.abc import Mapping
+from typing import Generic, Protocol, TypeVar, runtime_checkable
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from mmtok.batch import MaskedBatch, TokenBatch
+from mmtok.data.shuffle import Order
+from mmtok.data.store import Store
+from mmtok.errors import MmtokError, unknown
+
+Arrays = TypeVar("Arrays", bound=np.ndarray | Mapping[str, np.ndarray] | tuple[np.ndarray, ...])
+
+
+@runtime_checkable
+class Mask(Protocol):
+    """Turns token samples into a training batch; pure in its arguments, each row by itself."""
+
+    def __call__(self, tokens: TokenBatch, /, *, seed: int, step: int, samples: Int[np.ndarray, " B"]) -> MaskedBatch:
+        """Masks a batch."""
+        ...
+
+
+class TokenBatches:
+    """Masked batches of one split of a token store.
+
+    Args:
+      store: The token store.
+      split: Name of the split.
+      batch_size: Rows of the whole batch, over all processes.
+      seed: Of sample order and masking.
+      masker: Gets the token samples, the seed, the step and for every row its place in the endless stream of samples
+        (epoch * samples + place in the epoch), unique to each visit of a sample.
+      process: Index of this process.
+      processes: How many share a batch; each gets a contiguous block of its rows.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        split: str,
+        *,
+        batch_size: int,
+        seed: int,
+        masker: Mask,
+        process: int = 0,
+        processes: int = 1,
+    ):
+        if split not in store.splits:
+            raise unknown(f"split of token store {store.folder}", split, store.splits)
+        self._store, self._split, self._seed, self._masker = store, split, seed, masker
+        self._order = Order(
+            size=store.splits[split], batch_size=batch_size, seed=seed, process=process, processes=processes
+        )
+
+    def __call__(self, step: int) -> MaskedBatch:
+        """Returns this process's rows of the batch of a step."""
+        samples = self._order.ordinals(step)
+        tokens = self._store.read(self._split, self._order.indices(samples))
+        return self._masker(tokens, seed=self._seed, step=step, samples=samples)
+
+
+class ArrayBatches(Generic[Arrays]):
+    """Batches of arrays in memory, in the same order as `TokenBatches` would use.
+
+    Args:
+      arrays: An array, or a mapping or tuple of arrays, with one row per sample.
+      batch_size: Rows of the whole batch, over all processes.
+      seed: Of the sample order.
+      process: Index of this process.
+      processes: How many share a batch.
+    """
+
+    def __init__(
+        self,
+        arrays: Arrays,
+        *,
+        batch_size: int,
+        seed: int,
+        process: int = 0,
+        processes: int = 1,
+    ):
+        sizes = {len(array) for array in jax.tree.leaves(arrays)}
+        if len(sizes) != 1 or 0 in sizes:
+            raise MmtokError(f"arrays of one and the same positive length expected, lengths {sorted(sizes)} found")
+        self._arrays = arrays
+        self._order = Order(size=sizes.pop(), batch_size=batch_size, seed=seed, process=process, processes=processes)
+
+    def __call__(self, step: int) -> Arrays:
+        """Returns the rows of a step, in the structure of `arrays`."""
+        indices = self._order.indices(self._order.ordinals(step))
+        return jax.tree.map(lambda array: array[indices], self._arrays)
