@@ -1,0 +1,37 @@
+"""Grid masks: disjoint random sets of visible and asked positions, vectorised over the batch."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Int
+
+from mmtok.masking.random import Draws
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Flat positions, row after row.
+
+    Attributes:
+      shown: Visible positions.
+      asked: Positions to predict.
+    """
+
+    shown: Int[np.ndarray, " n"]
+    asked: Int[np.ndarray, " q"]
+
+
+def choose(draws: Draws, size: int, *, shown: Int[np.ndarray, " B"], asked: Int[np.ndarray, " B"]) -> Choice:
+    """Chooses `shown` and `asked` of `size` positions per row at random; no position is in both."""
+    rows = np.nonzero(shown + asked)[0]
+    order = draws[rows].permutation(size)
+    shown, asked = shown[rows], asked[rows]
+    first = order[ragged(shown)]
+    row, rank = ragged(asked)
+    return Choice(first, order[row, rank + shown[row]])
+
+
+def ragged(counts: Int[np.ndarray, " B"]) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """Returns (row, rank) of `counts[row]` items in each row, row after row."""
+    row = np.repeat(np.arange(len(counts)), counts)
+    return row, np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -1,0 +1,123 @@
+"""The masker: token samples to fixed-shape training batches."""
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from mmtok.batch import MaskedBatch, TokenBatch
+from mmtok.errors import MmtokError, unknown
+from mmtok.masking import plan, slots
+from mmtok.masking.config import MaskingConfig
+from mmtok.masking.random import Draws, Stream
+from mmtok.modality import Modality, by_name
+
+_KEEP = {"random": 0, "all": 1, "binary": 2}
+
+
+class Masker:
+    """Multimodal masking of 4M (Mizrahi et al. 2023, section 2.2) without its losses of budget.
+
+    For every sample: a component of the mixture is drawn; Dirichlet shares divide the input budget, then the target
+    budget, among the modalities; grids show and ask disjoint random positions; sequences are masked in spans
+    of whole units with sentinels. `mmtok.masking.plan` states the rules for samples with little material.
+
+    All of it runs on whole batches in numpy, and every number is a function of (seed, step, sample) alone.
+    """
+
+    def __init__(self, config: MaskingConfig, modalities: tuple[Modality, ...]) -> None:
+        """Checks that the components name known modalities only.
+
+        Raises:
+          MmtokError: an unknown or doubled modality name.
+        """
+        self.config = config
+        self.modalities = modalities
+        table = by_name(modalities)
+        for component in config.components:
+            for name in component.roles:
+                if name not in table:
+                    raise unknown("modality in a masking role", name, table)
+        roles = [[c.roles.get(name, c.default) for name in table] for c in config.components]
+        self._input_alpha = np.array([[role.input_alpha for role in row] for row in roles], np.float64)
+        self._target_alpha = np.array([[role.target_alpha for role in row] for row in roles], np.float64)
+        self._keep = np.array([[_KEEP[role.keep] for role in row] for row in roles])
+        self._whole = np.array([component.whole for component in config.components])
+        weights = np.array([component.weight for component in config.components], np.float64)
+        self._chances = np.cumsum(weights) / weights.sum()
+
+    def __call__(self, tokens: TokenBatch, *, seed: int, step: int, samples: Int[np.ndarray, " B"]) -> MaskedBatch:
+        """Masks a batch.
+
+        Args:
+          tokens: Columns by modality name; a name that is missing is absent in all samples, names the masker does not
+            know are left out.
+          seed: Seed of the run.
+          step: Training step; the same sample is masked anew at another step.
+          samples: Number of each sample in its data set.
+
+        Returns:
+          Numpy arrays; row b depends on the configuration, seed, step, sample b's number and its tokens only.
+          Encoder slots stand in the order of the modalities; so do decoder slots.
+
+        Raises:
+          MmtokError: a column does not have the shape its modality declares.
+        """
+        length = self._lengths(tokens, len(samples))
+        draws = Draws.of(samples, seed=seed, step=step)
+        component = np.searchsorted(self._chances, draws.stream(Stream.COMPONENT).uniform(1)[:, 0])
+        totals = draws.stream(Stream.TOTALS).uniform(2)
+        config = self.config
+        task = plan.Task(
+            length=length,
+            input_alpha=self._input_alpha[component],
+            target_alpha=self._target_alpha[component],
+            keep=_keep_fraction(draws.stream(Stream.KEEP).uniform(len(self.modalities)), self._keep[component]),
+            whole=self._whole[component],
+            inputs=_between(config.min_input_tokens, config.input_tokens, totals[:, 0]),
+            targets=_between(config.min_target_tokens, config.target_tokens, totals[:, 1]),
+            ids={
+                m: tokens[modality.name].values[:, : max(1, int(length[:, m].max(initial=0))), 0].astype(np.int32)
+                for m, modality in enumerate(self.modalities)
+                if modality.kind == "sequence" and modality.name in tokens
+            },
+        )
+        rule = plan.redistributed if config.redistribute else plan.reference
+        return slots.lay_out(
+            draws,
+            rule(draws, task, self.modalities),
+            tokens,
+            self.modalities,
+            inputs=config.input_tokens,
+            targets=config.target_tokens,
+        )
+
+    def _lengths(self, tokens: TokenBatch, batch: int) -> Int[np.ndarray, "B m"]:
+        length = np.zeros((batch, len(self.modalities)), np.int64)
+        for m, modality in enumerate(self.modalities):
+            if modality.name not in tokens:
+                continue
+            column = tokens[modality.name]
+            expected = (batch, modality.size, modality.channels or modality.codes)
+            if column.values.shape != expected:
+                raise MmtokError(
+                    f"modality '{modality.name}': tokens of shape {column.values.shape} given, {expected} expected"
+                    " (samples, positions, codes or channels); tokenize the data again for these modalities"
+                )
+            length[:, m] = column.length
+        return length
+
+
+def fill_rates(batch: MaskedBatch) -> dict[str, float]:
+    """Returns the fraction of encoder slots (`input`) and of decoder slots (`target`) that are in use."""
+    return {
+        "input": float(np.asarray(batch.encoder.valid).mean()),
+        "target": float(np.asarray(batch.decoder.valid).mean()),
+    }
+
+
+def _between(least: int | None, most: int, uniform: Float[np.ndarray, " B"]) -> Int[np.ndarray, " B"]:
+    least = most if least is None else least
+    return least + np.floor(uniform * (most - least + 1)).astype(np.int64)
+
+
+def _keep_fraction(uniform: Float[np.ndarray, "B m"], keep: Int[np.ndarray, "B m"]) -> Float[np.ndarray, "B m"]:
+    return np.where(keep == 0, uniform, np.where((keep == 1) | (uniform < 0.5), 1.0, 0.0))
