@@ -1,0 +1,17 @@
+"""The any-to-any Transformer: configuration, embeddings, blocks, heads and its artifact on disk."""
+
+from mmtok.model.anytoany import AnyToAny, Context
+from mmtok.model.artifact import load_model, named_parameters, save_model, set_parameters
+from mmtok.model.config import SIZES, ModelConfig, sized
+
+__all__ = [
+    "SIZES",
+    "AnyToAny",
+    "Context",
+    "ModelConfig",
+    "load_model",
+    "named_parameters",
+    "save_model",
+    "set_parameters",
+    "sized",
+]

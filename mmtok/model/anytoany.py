@@ -1,0 +1,164 @@
+"""The encoder-decoder that predicts any tokens from any others."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from mmtok.batch import DecoderSlots, EncoderSlots, MaskedBatch
+from mmtok.errors import MmtokError
+from mmtok.metrics import Mean
+from mmtok.modality import Modality, by_name
+from mmtok.model.blocks import DecoderBlock, EncoderBlock, Stack
+from mmtok.model.config import ModelConfig
+from mmtok.model.embeddings import Embeddings
+from mmtok.model.heads import Head, cross_entropy
+from mmtok.model.layers import LayerNorm, Linear
+from mmtok.model.tables import row_offsets
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What the decoder attends to: R registers and N encoder slots.
+
+    Attributes:
+      tokens: Projected encoder outputs with the slots' position and modality embeddings added again; float32.
+      valid: False marks padding.
+    """
+
+    tokens: Float[Array, "B S D"]
+    valid: Bool[Array, "B S"]
+
+
+class AnyToAny(nnx.Module):
+    """Encoder-decoder Transformer over the tokens of all modalities (4M; Mizrahi et al. 2023, section 2)."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        modalities: tuple[Modality, ...],
+        *,
+        rngs: nnx.Rngs,
+        code_vectors: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Initialises the parameters (MAE style: Xavier-uniform layers, embeddings of standard deviation 0.02).
+
+        Args:
+          config: The shape of the model.
+          modalities: The order is the meaning of the modality indices in a batch.
+          rngs: Its `params` stream is used.
+          code_vectors: Per modality (V, d) vectors of its ids, for example codebook entries: embedding and head rows
+            start as a random projection of them, so that similar ids start out similar.
+
+        Raises:
+          MmtokError: two modalities share a name, none can be predicted, or code vectors do not fit.
+        """
+        by_name(modalities)
+        if not any(modality.is_target for modality in modalities):
+            raise MmtokError("a model needs at least one modality of kind grid or sequence, which it can predict")
+        self.config = config
+        self.modalities = modalities
+        self.embeddings = Embeddings(config, modalities, rngs=rngs, code_vectors=code_vectors or {})
+        self.encoder = Stack(EncoderBlock, config, depth=config.encoder_depth, rngs=rngs)
+        self.encoder_norm = LayerNorm(config.dim, eps=config.norm_eps, bias=config.norm_bias)
+        self.context = Linear(config.dim, config.dim, axes=("embed", None), bias=True, dtype=config.dtype, rngs=rngs)
+        self.decoder = Stack(DecoderBlock, config, depth=config.decoder_depth, rngs=rngs)
+        self.decoder_norm = LayerNorm(config.dim, eps=config.norm_eps, bias=config.norm_bias)
+
+    def encode(self, slots: EncoderSlots) -> Context:
+        """Returns the context that the visible tokens give the decoder."""
+        hidden, place, valid = self._encoder(slots)
+        return Context(self.context(hidden) + place, valid)
+
+    def encoder_hidden(self, slots: EncoderSlots) -> Float[Array, "B S D"]:
+        """Returns the encoder's normalised outputs, registers first; for probing and for comparisons."""
+        return self._encoder(slots)[0]
+
+    def _encoder(self, slots: EncoderSlots) -> tuple[Array, Array, Array]:
+        content, place = self.embeddings.encode(slots)
+        x, valid = content + place, jnp.asarray(slots.valid)
+        if self.embeddings.registers is not None:
+            registers = jnp.broadcast_to(self.embeddings.registers[...], (len(x), self.config.registers, x.shape[-1]))
+            x = jnp.concatenate([registers, x], axis=1)
+            place = jnp.pad(place, ((0, 0), (self.config.registers, 0), (0, 0)))
+            valid = jnp.pad(valid, ((0, 0), (self.config.registers, 0)), constant_values=True)
+        return self.encoder_norm(self.encoder(x, valid[:, None])), place, valid
+
+    def decode(self, slots: DecoderSlots, context: Context) -> Float[Array, "B M D"]:
+        """Returns the hidden states of the queries, float32; of no meaning at padding."""
+        modality, valid = jnp.asarray(slots.modality), jnp.asarray(slots.valid)
+        same = modality[:, :, None] == modality[:, None, :]
+        before = jnp.arange(modality.shape[1]) < jnp.asarray(slots.limit)[:, :, None]
+        mask = same & before & valid[:, :, None] & valid[:, None, :]
+        x = self.decoder(self.embeddings.decode(slots), mask, context.tokens, context.valid[:, None])
+        return self.decoder_norm(x)
+
+    def logits(self, hidden: Float[Array, "*slots D"], *, modality: int) -> Float[Array, "*slots K V"]:
+        """Returns the float32 logits of every code of one modality.
+
+        Raises:
+          MmtokError: the modality is continuous and has no vocabulary.
+        """
+        item = self.modalities[modality]
+        if not item.is_target:
+            raise MmtokError(f"modality '{item.name}' is continuous: the model reads it but cannot predict it")
+        offset, rows = row_offsets(self.modalities)[0][modality, 0], item.codes * item.vocab_size
+        table = self.embeddings.tokens.outputs[offset : offset + rows].astype(self.config.dtype)
+        flat = hidden.reshape(-1, hidden.shape[-1]).astype(self.config.dtype)
+        logits = jnp.matmul(flat, table.T, preferred_element_type=jnp.float32)
+        return logits.reshape(*hidden.shape[:-1], item.codes, item.vocab_size)
+
+    def losses(self, batch: MaskedBatch) -> dict[str, Mean]:
+        """Returns the cross-entropy in nats of every modality that can be a target.
+
+        Each is (sum over targets and codes, number of targets times codes); a modality without targets has count 0.
+        """
+        hidden = self.decode(batch.decoder, self.encode(batch.encoder))
+        targets = jnp.asarray(batch.targets)
+        totals, counts = cross_entropy(
+            hidden.reshape(-1, hidden.shape[-1]),
+            self.embeddings.tokens.outputs,
+            targets.reshape(-1, targets.shape[-1]),
+            jnp.asarray(batch.decoder.modality).reshape(-1),
+            jnp.asarray(batch.decoder.valid).reshape(-1),
+            heads=self.heads,
+            dtype=self.config.dtype,
+        )
+        return {
+            item.name: Mean(totals[index], counts[index])
+            for index, item in enumerate(self.modalities)
+            if item.is_target
+        }
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The output heads: one per code of each modality that can be predicted."""
+        offsets, _ = row_offsets(self.modalities)
+        return tuple(
+            Head(modality=index, code=code, offset=int(offsets[index, code]), size=item.vocab_size)
+            for index, item in enumerate(self.modalities)
+            if item.is_target
+            for code in range(item.codes)
+        )
+
+    def flops(self, batch_size: int, encoder_slots: int, decoder_slots: int) -> float:
+        """Returns the floating-point operations of one training step (forward and backward) on a full batch.
+
+        Counts what the model needs: 6 per parameter and token for dense layers, 12 per pair of slots and unit of
+        width for attention (all pairs, masked or not), 6 * dim * vocabulary per target and code, with the targets
+        spread evenly over the modalities. Embedding look-ups, norms and recomputation do not count.
+        """
+        c = self.config
+        n, m, width = encoder_slots + c.registers, decoder_slots, c.heads * c.head_dim
+        projection, mlp = c.dim * width, (3 if c.gated else 2) * c.dim * c.mlp_hidden
+        encoder = c.encoder_depth * (6 * n * (4 * projection + mlp) + 12 * n * n * width)
+        own = 6 * m * (4 * projection + mlp) + 12 * m * m * width
+        cross = 6 * (2 * m + 2 * n) * projection + 12 * m * n * width
+        targets = [item for item in self.modalities if item.is_target]
+        heads = 6 * m * c.dim * sum(item.codes * item.vocab_size for item in targets) / len(targets)
+        return float(batch_size * (encoder + 6 * n * c.dim**2 + c.decoder_depth * (own + cross) + heads))

@@ -1,0 +1,152 @@
+"""Transformer blocks of the encoder and the decoder (pre-norm; Mizrahi et al. 2023, section 2.3)."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from mmtok import axes
+from mmtok.model.config import ModelConfig
+from mmtok.model.layers import LayerNorm, Linear
+
+UNROLLED = 4  # layers
+REMAT_POLICIES: dict[str, Callable[..., Any]] = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+def attend(
+    query: Float[Array, "B Q H d"],
+    key: Float[Array, "B S H d"],
+    value: Float[Array, "B S H d"],
+    mask: Bool[Array, "B #Q S"],
+) -> Float[Array, "B Q H d"]:
+    """Scaled dot-product attention with a float32 softmax; a query that may see nothing averages over all keys."""
+    logits = jnp.einsum("bqhd,bshd->bhqs", query * query.shape[-1] ** -0.5, key, preferred_element_type=jnp.float32)
+    logits = jnp.where(mask[:, None], logits, jnp.finfo(jnp.float32).min)
+    weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
+    total = jnp.swapaxes(weights.sum(-1), 1, 2)[..., None]
+    mixed = jnp.einsum("bhqs,bshd->bqhd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
+    return (mixed / total).astype(
+        value.dtype
+    )  # dividing after the product touches fewer numbers: a third faster on CPU
+
+
+class Attention(nnx.Module):
+    """Multi-head attention of one sequence to another (or to itself)."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        width = config.heads * config.head_dim
+        linear = functools.partial(Linear, dtype=config.dtype, rngs=rngs)
+        self.query = linear(config.dim, width, axes=("embed", "heads"), bias=config.qkv_bias)
+        self.key = linear(config.dim, width, axes=("embed", "heads"), bias=config.qkv_bias)
+        self.value = linear(config.dim, width, axes=("embed", "heads"), bias=config.qkv_bias)
+        self.out = linear(width, config.dim, axes=("heads", "embed"), bias=config.proj_bias)
+        norm = functools.partial(LayerNorm, config.head_dim, eps=config.norm_eps, bias=config.norm_bias, axis=None)
+        self.query_norm = norm() if config.qk_norm else None
+        self.key_norm = norm() if config.qk_norm else None
+        self.heads = config.heads
+
+    def __call__(
+        self, x: Float[Array, "B Q D"], context: Float[Array, "B S D"], mask: Bool[Array, "B #Q S"]
+    ) -> Float[Array, "B Q D"]:
+        """Returns what each of `x` reads from `context`; `mask` is True where it may look."""
+        query, key, value = (
+            y.reshape(*y.shape[:2], self.heads, -1) for y in (self.query(x), self.key(context), self.value(context))
+        )
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query).astype(value.dtype), self.key_norm(key).astype(value.dtype)
+        y = attend(query, key, value, mask)
+        return self.out(y.reshape(*y.shape[:2], -1))
+
+
+class Mlp(nnx.Module):
+    """Two-layer perceptron, optionally gated (Shazeer 2020, "GLU Variants Improve Transformer")."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        linear = functools.partial(Linear, bias=config.mlp_bias, dtype=config.dtype, rngs=rngs)
+        self.up = linear(config.dim, config.mlp_hidden, axes=("embed", "mlp"))
+        self.gate = linear(config.dim, config.mlp_hidden, axes=("embed", "mlp")) if config.gated else None
+        self.down = linear(config.mlp_hidden, config.dim, axes=("mlp", "embed"))
+        self.activation = config.activation
+
+    def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
+        """Returns the transformed tokens."""
+        act = jax.nn.silu if self.activation == "silu" else functools.partial(jax.nn.gelu, approximate=False)
+        hidden = act(self.up(x)) if self.gate is None else act(self.gate(x)) * self.up(x)
+        return self.down(hidden)
+
+
+class EncoderBlock(nnx.Module):
+    """Self-attention and MLP, each added to the residual stream."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        norm = functools.partial(LayerNorm, config.dim, eps=config.norm_eps, bias=config.norm_bias)
+        self.attention_norm = norm()
+        self.attention = Attention(config, rngs=rngs)
+        self.mlp_norm = norm()
+        self.mlp = Mlp(config, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "B N D"], mask: Bool[Array, "B #N N"]) -> Float[Array, "B N D"]:
+        """Returns the next residual stream, float32."""
+        y = self.attention_norm(x)
+        x = x + self.attention(y, y, mask)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class DecoderBlock(nnx.Module):
+    """Self-attention, cross-attention to the context and MLP, each added to the residual stream."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        norm = functools.partial(LayerNorm, config.dim, eps=config.norm_eps, bias=config.norm_bias)
+        self.attention_norm = norm()
+        self.attention = Attention(config, rngs=rngs)
+        self.cross_norm = norm()
+        self.context_norm = norm()
+        self.cross_attention = Attention(config, rngs=rngs)
+        self.mlp_norm = norm()
+        self.mlp = Mlp(config, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "B M D"],
+        mask: Bool[Array, "B M M"],
+        context: Float[Array, "B S D"],
+        context_mask: Bool[Array, "B 1 S"],
+    ) -> Float[Array, "B M D"]:
+        """Returns the next residual stream, float32."""
+        y = self.attention_norm(x)
+        x = x + self.attention(y, y, mask)
+        x = x + self.cross_attention(self.cross_norm(x), self.context_norm(context), context_mask)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Stack(nnx.Module):
+    """Equal blocks with stacked parameters, run by `jax.lax.scan`.
+
+    A shallow stack without rematerialisation is unrolled: it compiles quickly anyway, and not copying its saved
+    activations in and out of stacked arrays makes a step a fifth faster on CPU.
+    """
+
+    def __init__(
+        self, block: type[EncoderBlock] | type[DecoderBlock], config: ModelConfig, *, depth: int, rngs: nnx.Rngs
+    ) -> None:
+        self.blocks = axes.stack(lambda keys: block(config, rngs=keys), count=depth, rngs=rngs)
+        self.remat = config.remat
+        self.unroll = depth if depth <= UNROLLED and config.remat == "none" else 1
+
+    def __call__(self, x: Float[Array, "B S D"], *inputs: Array) -> Float[Array, "B S D"]:
+        """Runs all blocks on `x`; each gets the same further `inputs`."""
+        graph, state = nnx.split(self.blocks)
+
+        def step(x: Array, layer: nnx.State) -> tuple[Array, None]:
+            return nnx.merge(graph, layer)(x, *inputs), None
+
+        if self.remat != "none":
+            step = jax.checkpoint(step, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
+        return jax.lax.scan(step, x, state, unroll=self.unroll)[0]
