@@ -1,0 +1,172 @@
+"""Checkpoints: whole or not at all, and never the wrong ones."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmtok.errors import MismatchError, MmtokError
+from mmtok.train.checkpoints import Checkpoints, digest
+
+CONFIG = {"model": {"dim": 8}, "fit": {"steps": 10, "seed": 0}}
+
+
+def make_state(seed):
+    key = jax.random.key(seed)
+    return {
+        "params": {"a.kernel": jax.random.normal(key, (64, 64)), "a.bias": jnp.full(3, seed, jnp.bfloat16)},
+        "step": jnp.int32(seed),
+        "flag": jnp.array([True, False]),
+        "key": jax.random.key_data(key),
+    }
+
+
+def abstract(state):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+
+
+ABSTRACT = abstract(make_state(0))
+
+
+def write(folder, steps, keep=5):
+    checkpoints = Checkpoints(folder, keep=keep, config=CONFIG)
+    for step in steps:
+        checkpoints.save(step, make_state(step), position={"next_index": step}, seconds=step / 2)
+    checkpoints.close()
+
+
+def restore(folder, config=CONFIG) -> Any:
+    checkpoints = Checkpoints(folder, keep=5, config=config)
+    try:
+        return checkpoints.restore(ABSTRACT)
+    finally:
+        checkpoints.close()
+
+
+def assert_same(left, right):
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+def largest_file(folder):
+    return max((path for path in (folder / "state").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def truncate(folder):
+    path = largest_file(folder)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_a_bit(folder):
+    path = largest_file(folder)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 8
+    path.write_bytes(content)
+
+
+def remove_data(folder):
+    largest_file(folder).unlink()
+
+
+def break_note(folder):
+    (folder / "_CHECKPOINT_METADATA").write_text("{")
+
+
+def test_nothing_there(tmp_path):
+    assert restore(tmp_path / "none") is None
+
+
+def test_gives_back_the_newest_and_keeps_some(tmp_path):
+    write(tmp_path, [2, 4, 6, 8], keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["6", "8"]
+    restored = restore(tmp_path)
+    assert (restored.step, restored.position, restored.seconds) == (8, {"next_index": 8}, 4.0)
+    assert_same(restored.state, make_state(8))
+
+
+def test_the_state_may_be_donated_while_it_is_written(tmp_path):
+    overwrite = jax.jit(lambda state: jax.tree.map(jnp.zeros_like, state), donate_argnums=0)
+    checkpoints = Checkpoints(tmp_path, keep=1, config=CONFIG)
+    state = make_state(3)
+    checkpoints.save(3, state, position=None, seconds=0.0)
+    for _ in range(5):
+        state = overwrite(state)
+    checkpoints.close()
+    assert_same(restore(tmp_path).state, make_state(3))
+
+
+def test_half_written_is_swept_not_read(tmp_path):
+    write(tmp_path, [2])
+    half = tmp_path / "4.orbax-checkpoint-tmp"
+    half.mkdir()
+    (half / "state").mkdir()
+    assert restore(tmp_path).step == 2
+    assert not half.exists()
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit, remove_data, break_note])
+def test_a_damaged_one_falls_back_to_the_one_before(tmp_path, capsys, damage):
+    write(tmp_path, [2, 4, 6])
+    damage(tmp_path / "6")
+    restored = restore(tmp_path)
+    assert restored.step == 4
+    assert_same(restored.state, make_state(4))
+    said = capsys.readouterr().err
+    assert "WARNING" in said
+    assert str(tmp_path / "6") in said
+    assert (tmp_path / "damaged-6").is_dir()
+    write(tmp_path, [6])
+    assert restore(tmp_path).step == 6
+
+
+def test_all_damaged_is_an_error_and_touches_nothing(tmp_path):
+    write(tmp_path, [2, 4])
+    for step in (2, 4):
+        truncate(tmp_path / str(step))
+    with pytest.raises(MmtokError, match=r"none of the checkpoints \[2, 4\] can be read"):
+        restore(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "4"]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model": {"dim": 16}, "fit": {"steps": 10, "seed": 0}}, r"model\.dim = 8, the config says 16"),
+        ({"model": {"dim": 8}, "fit": {"steps": 10}}, r"fit\.seed = 0, the config says None"),
+    ],
+)
+def test_another_config_is_refused(tmp_path, config, message):
+    write(tmp_path, [2])
+    with pytest.raises(MismatchError, match=message):
+        restore(tmp_path, config)
+
+
+@settings(max_examples=50, deadline=None)
+@given(row=st.integers(0, 63), column=st.integers(0, 63), bit=st.integers(0, 31))
+def test_digest_sees_every_bit(row, column, bit):
+    state = make_state(1)
+    changed = np.array(state["params"]["a.kernel"])
+    changed.view(np.uint32)[row, column] ^= np.uint32(1 << bit)
+    other = {**state, "params": {**state["params"], "a.kernel": jnp.array(changed)}}
+    assert int(digest(other)) != int(digest(state))
+
+
+def test_digest_sees_order_and_small_types():
+    state = make_state(1)
+    turned = {**state, "params": {**state["params"], "a.kernel": state["params"]["a.kernel"].T}}
+    flagged = {**state, "flag": jnp.array([False, True])}
+    assert len({int(digest(value)) for value in (state, turned, flagged)}) == 3
+
+
+def test_disk_full_is_one_sentence(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, keep=1, config=CONFIG)
+
+    def full(*arguments, **options):
+        raise ValueError("RESOURCE_EXHAUSTED: write failed [OS error 28: ENOSPC No space left on device]")
+
+    monkeypatch.setattr(checkpoints._orbax, "save_async", full)
+    with pytest.raises(MmtokError, match="the disk is full"):
+        checkpoints.save(1, make_state(1), position=None, seconds=0.0)

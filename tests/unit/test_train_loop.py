@@ -1,0 +1,302 @@
+"""The training loop: exact resume, clean stops, what it logs, and what one step computes.
+
+Run as a script, this file trains the toy task: the tests that kill a run need a process of its own.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from mmtok import axes
+from mmtok.errors import MismatchError, MmtokError
+from mmtok.metrics import Mean
+from mmtok.train.config import FitConfig, MeshConfig, OptimizerConfig
+from mmtok.train.interrupt import Interrupted
+from mmtok.train.loop import fit
+from mmtok.train.step import Program
+
+
+class Toy(nnx.Module):
+    def __init__(self, rngs):
+        normal = jax.nn.initializers.normal(0.3)
+        self.up = axes.param(normal(rngs.params(), (6, 16)), ("embed", "mlp"))
+        self.bias = axes.param(jnp.zeros(16), ("mlp",))
+        self.down = axes.param(normal(rngs.params(), (16, 2)), ("mlp", None))
+        self.calls = nnx.Variable(jnp.int32(0))
+
+
+class ToyTask:
+    name = "toy"
+    flops_per_step = 1e6
+    tokens_per_step = 8
+
+    def __init__(self, *, noise=0.1, pause=0.0, poison=None, ragged=None, width=1):
+        self.config = {"width": width}
+        self._noise, self._pause, self._poison, self._ragged = noise, pause, poison, ragged
+
+    def init(self, key):
+        return Toy(nnx.Rngs(key))
+
+    def loss(self, module, batch, key):
+        x = batch["x"] + self._noise * jax.random.normal(key, batch["x"].shape)
+        hidden = jnp.tanh(x @ module.up[...] + module.bias[...])
+        errors = jnp.square(hidden @ module.down[...] - batch["y"]).mean(axis=1)
+        module.calls[...] += 1
+        means = {
+            "loss/toy": Mean(errors.sum(), jnp.float32(len(errors))),
+            "never": Mean(jnp.float32(0), jnp.float32(0)),
+        }
+        return errors.mean(), means
+
+    def batch(self, step):
+        time.sleep(self._pause)
+        rows = 12 if step == self._ragged else 8
+        x = np.random.default_rng(step).normal(size=(rows, 6)).astype(np.float32)
+        y = np.sin(x[:, :2])
+        return {"x": x, "y": np.full_like(y, np.nan) if step == self._poison else y}
+
+
+def config(**changes):
+    return FitConfig(**{"steps": 12, "log_every": 4, "checkpoint_every": 4, "trackers": ()} | changes)
+
+
+def parameters(module):
+    return {".".join(map(str, path)): np.asarray(leaf) for path, leaf in nnx.to_flat_state(nnx.state(module))}
+
+
+def assert_identical(left, right):
+    left, right = parameters(left), parameters(right)
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        np.testing.assert_array_equal(value, right[name], err_msg=name)
+
+
+def log(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def untimed(folder):
+    clocked = ("seconds", "second", "utilisation")
+    return [{k: v for k, v in entry.items() if not k.endswith(clocked)} for entry in log(folder)]
+
+
+def start_process(folder, **environment):
+    return subprocess.Popen(
+        [sys.executable, __file__, str(folder)], env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Most tests compile the same few programs."""
+    settings = {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled"))}
+    settings |= {"jax_persistent_cache_min_compile_time_secs": 0.0}
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+SLOW = {"steps": 60, "checkpoint_every": 5, "log_every": 10, "ema": 0.9}
+
+
+def test_learns_logs_and_repeats_exactly(tmp_path):
+    first = fit(ToyTask(), config(steps=200, log_every=50, checkpoint_every=100, ema=0.9), tmp_path / "a")
+    second = fit(ToyTask(), config(steps=200, log_every=50, checkpoint_every=150, ema=0.9, keep=1), tmp_path / "b")
+    assert_identical(first.module, second.module)
+    assert_identical(first.ema_module, second.ema_module)
+    entries = log(tmp_path / "a")
+    assert [entry["step"] for entry in entries] == [50, 100, 150, 200]
+    assert entries[-1]["loss"] < 0.5 * entries[0]["loss"]
+    assert entries[-1]["loss"] == pytest.approx(entries[-1]["loss/toy"], rel=1e-5)
+    assert "never" not in entries[-1]
+    assert "non_finite" not in entries[-1]
+    for entry in entries:
+        assert entry["tokens_per_second"] == pytest.approx(8 * entry["steps_per_second"])
+        assert entry["flops_per_second"] == pytest.approx(1e6 * entry["steps_per_second"])
+        assert entry["utilisation"] > 0
+    assert first.metrics == {name: value for name, value in entries[-1].items() if name != "step"}
+    assert int(first.module.calls[...]) == 200
+    assert untimed(tmp_path / "a") == untimed(tmp_path / "b")
+    resolved = json.loads((tmp_path / "a" / "train.json").read_text())
+    assert resolved["fit"]["optimizer"]["learning_rate"] == 1e-3
+    assert resolved["task"] == {"name": "toy", "config": {"width": 1}}
+    assert sorted(path.name for path in (tmp_path / "a" / "checkpoints").iterdir()) == ["100", "200"]
+
+
+def test_another_seed_gives_another_result(tmp_path):
+    first = fit(ToyTask(), config(steps=2), tmp_path / "a")
+    second = fit(ToyTask(), config(steps=2, seed=1), tmp_path / "b")
+    assert not np.array_equal(first.module.up[...], second.module.up[...])
+
+
+def test_a_finished_run_is_returned_at_once(tmp_path):
+    first = fit(ToyTask(), config(), tmp_path)
+    second = fit(ToyTask(poison=0), config(), tmp_path)
+    assert_identical(first.module, second.module)
+    assert second.metrics == first.metrics
+
+
+def test_killed_in_mid_training_and_resumed_is_as_never_killed(tmp_path):
+    process = start_process(tmp_path / "killed")
+    wait_for(tmp_path / "killed" / "checkpoints" / "15", process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=30)
+    done = max(int(path.name) for path in (tmp_path / "killed" / "checkpoints").iterdir() if path.name.isdecimal())
+    assert 15 <= done < 60
+
+    for folder in ("killed", "whole"):
+        process = start_process(tmp_path / folder)
+        assert process.wait(timeout=120) == 0
+    resumed, whole = (fit(ToyTask(), config(**SLOW), tmp_path / folder) for folder in ("killed", "whole"))
+    assert_identical(resumed.module, whole.module)
+    assert_identical(resumed.ema_module, whole.ema_module)
+    assert untimed(tmp_path / "killed") == untimed(tmp_path / "whole")
+
+
+def test_sigterm_saves_a_checkpoint_and_stops(tmp_path, capsys):
+    class Stopping(ToyTask):
+        def batch(self, step):
+            if step == 6:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().batch(step)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted) as stop:
+        fit(Stopping(pause=0.05), config(), tmp_path)
+    assert stop.value.code == 75
+    assert (tmp_path / "checkpoints" / str(stop.value.step)).is_dir()
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert "SIGTERM received" in capsys.readouterr().err
+    assert fit(ToyTask(), config(), tmp_path).metrics["loss"] > 0
+
+
+def test_values_that_are_not_finite_stop_the_run(tmp_path):
+    with pytest.raises(MmtokError, match=r"'toy'.* not finite somewhere in steps 5 to 8;"):
+        fit(ToyTask(poison=5), config(), tmp_path)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["4"]
+    assert [entry["step"] for entry in log(tmp_path)] == [4]
+    assert fit(ToyTask(), config(), tmp_path).metrics["loss"] > 0  # the bad sample mended, the run goes on
+
+
+def test_values_that_are_not_finite_are_not_saved_between_entries(tmp_path):
+    with pytest.raises(MmtokError, match="steps 1 to 4;"):
+        fit(ToyTask(poison=2), config(log_every=10), tmp_path)
+    assert not any((tmp_path / "checkpoints").iterdir())
+
+
+def test_another_config_is_refused_but_logging_may_change(tmp_path):
+    fit(ToyTask(), config(), tmp_path)
+    with pytest.raises(MismatchError, match=r"fit\.optimizer\.b1 = 0\.9, the config says 0\.8"):
+        fit(ToyTask(), config(optimizer=OptimizerConfig(b1=0.8)), tmp_path)
+    with pytest.raises(MismatchError, match=r"task\.config\.width = 1, the config says 2"):
+        fit(ToyTask(width=2), config(), tmp_path)
+    fit(ToyTask(), config(log_every=2, checkpoint_every=3, keep=1, threads=1), tmp_path)
+
+
+def test_batches_of_another_shape_are_an_internal_error(tmp_path):
+    with pytest.raises(RuntimeError, match=r"compiled twice.*float32\[12, 6\]"):
+        fit(ToyTask(ragged=3), config(), tmp_path)
+
+
+def test_errors_in_the_data_reach_the_user(tmp_path):
+    class Broken(ToyTask):
+        def batch(self, step):
+            if step == 3:
+                raise MmtokError("shard 7: damaged")
+            return super().batch(step)
+
+    with pytest.raises(MmtokError, match="shard 7: damaged"):
+        fit(Broken(), config(), tmp_path)
+
+
+def test_a_batch_that_does_not_split_is_refused():
+    with pytest.raises(MmtokError, match=r"'toy'.*\[8\] samples .* 3 microbatches"):
+        Program(ToyTask(), config(accumulate=3))
+
+
+@pytest.mark.parametrize("change", [{"steps": 0}, {"keep": 0}, {"ema": 1.0}])
+def test_config_is_checked(change):
+    with pytest.raises(MmtokError, match=next(iter(change))):
+        config(**change)
+
+
+def run(program, steps):
+    state = program.init()
+    for step in range(steps):
+        state, _ = program.step(state, program.put(program.task.batch(step)))
+    return state
+
+
+def test_accumulation_equals_the_large_batch():
+    task = ToyTask(noise=0.0)
+    whole, parts = run(Program(task, config()), 5), run(Program(task, config(accumulate=4)), 5)
+    for name, value in whole.params.items():
+        np.testing.assert_allclose(parts.params[name], value, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(parts.window, whole.window, rtol=1e-5)
+    assert int(parts.rest["calls"]) == 4 * int(whole.rest["calls"])
+
+
+def test_one_step_against_plain_jax():
+    task, settings = ToyTask(noise=0.0), config(ema=0.9, optimizer=OptimizerConfig(schedule="constant", clip_norm=0.0))
+    program = Program(task, settings)
+    state = program.init()
+    start = {name: np.asarray(value) for name, value in state.params.items()}
+    batch = task.batch(0)
+
+    def loss(params):
+        hidden = jnp.tanh(batch["x"] @ params["up"] + params["bias"])
+        return jnp.mean((hidden @ params["down"] - batch["y"]) ** 2)
+
+    value, grads = jax.value_and_grad(loss)({name: jnp.asarray(value) for name, value in start.items()})
+    state, window = program.step(state, program.put(batch))
+    rows = dict(zip(program.metrics, np.asarray(window)))
+    np.testing.assert_allclose(rows["loss"], [value, 1], rtol=1e-5)
+    np.testing.assert_allclose(rows["grad_norm"], [float(optax.global_norm(grads)), 1], rtol=1e-5)
+    np.testing.assert_allclose(rows["loss/toy"], [8 * value, 8], rtol=1e-5)
+    for name, before in start.items():  # the first step of Adam goes by the sign of the gradient
+        decay = 0.05 * before if name != "bias" else 0
+        np.testing.assert_allclose(
+            state.params[name], before - 1e-3 * (np.sign(grads[name]) + decay), rtol=1e-3, atol=1e-5
+        )
+        average = 0.1 * before + 0.9 * np.asarray(state.params[name])  # its decay starts at 1 / 10
+        np.testing.assert_allclose(state.ema[name], average, rtol=1e-5, atol=1e-7)
+
+
+def test_window_restarts_after_each_entry():
+    program = Program(ToyTask(), config(log_every=3))
+    state, counts = program.init(), []
+    for step in range(7):
+        state, window = program.step(state, program.put(program.task.batch(step)))
+        counts.append(float(window[0, 1]))
+    assert counts == [1, 2, 3, 1, 2, 3, 1]
+
+
+def test_mesh_that_does_not_fit_is_refused(tmp_path):
+    with pytest.raises(MmtokError, match="mesh data=1, fsdp=16, tensor=1 does not fit"):
+        fit(ToyTask(), config(mesh=MeshConfig(data=1, fsdp=16)), tmp_path)
+
+
+if __name__ == "__main__":
+    fit(ToyTask(pause=0.05), config(**SLOW), Path(sys.argv[1]))

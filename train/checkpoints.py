@@ -1,0 +1,174 @@
+"""Checkpoints on disk: written beside the training, whole or not at all, checked when read.
+
+The only module that knows orbax, whose v1 interface may still change.
+"""
+
+import contextlib
+import dataclasses
+import errno
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint.experimental.v1 as ocp
+
+from mmtok.errors import MismatchError, MmtokError
+from mmtok.progress import say
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A checkpoint that was read.
+
+    Attributes:
+      step: Steps done.
+      state: The arrays, placed as asked.
+      position: State of the iterator over the data.
+      seconds: Training time so far.
+    """
+
+    step: int
+    state: Any
+    position: Any
+    seconds: float
+
+
+class Checkpoints:
+    """The checkpoints of one run, `FOLDER/STEP/`.
+
+    Args:
+      folder: Where they lie; made when missing. Left-overs of interrupted writes are removed.
+      keep: How many of the newest are kept.
+      config: What must be the same for a run to go on, as JSON values; saved with each checkpoint.
+    """
+
+    def __init__(self, folder: Path, *, keep: int, config: Mapping[str, Any]):
+        self._folder, self._config = folder, config
+        policies = ocp.training
+        self._orbax = policies.Checkpointer(
+            str(folder.absolute()),
+            save_decision_policy=policies.save_decision_policies.FixedIntervalPolicy(1),  # pyright: ignore[reportArgumentType]
+            preservation_policy=policies.preservation_policies.LatestN(keep),  # pyright: ignore[reportArgumentType]
+            cleanup_tmp_directories=True,
+        )
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps that have a whole checkpoint, ascending."""
+        return [checkpoint.step for checkpoint in self._orbax.checkpoints]
+
+    def save(self, step: int, state: Any, *, position: Any, seconds: float) -> None:
+        """Copies the state to host memory and goes on writing while the training runs.
+
+        Args:
+          step: Steps done.
+          state: Pytree of arrays; may be donated as soon as this returns.
+          position: State of the iterator over the data, JSON values.
+          seconds: Training time so far.
+
+        Raises:
+          MmtokError: this or the previous checkpoint could not be written.
+        """
+        note = {"config": self._config, "position": position, "seconds": seconds, "digest": int(digest(state))}
+        with self._explain():
+            self._orbax.save_async(step, state, custom_metadata=note)
+
+    def restore(self, abstract: Any) -> Restored | None:
+        """Reads the newest checkpoint that is whole, or returns None where there is none at all.
+
+        A damaged one is said loudly, set aside as `damaged-STEP`, and the one before is taken.
+
+        Args:
+          abstract: Pytree of `jax.ShapeDtypeStruct` with the shardings wanted, which may differ from those saved.
+
+        Raises:
+          MismatchError: the checkpoint was made with another config.
+          MmtokError: there are checkpoints, but none can be read.
+        """
+        damaged: dict[int, str] = {}
+        for step in reversed(self.steps):
+            try:
+                restored = self._read(step, abstract)
+            except MismatchError:
+                raise
+            except Exception as error:  # orbax and tensorstore raise many kinds for damaged files
+                damaged[step] = str(error).partition("\n")[0][:200] or type(error).__name__
+                continue
+            for bad, why in damaged.items():
+                (self._folder / str(bad)).replace(self._folder / f"damaged-{bad}")
+                say(f"WARNING: {self._folder / str(bad)} is damaged ({why}); going on from step {step} instead")
+            self._orbax.reload()
+            return restored
+        if damaged:
+            step, why = next(iter(damaged.items()))
+            raise MmtokError(
+                f"{self._folder}: none of the checkpoints {sorted(damaged)} can be read (step {step}: {why});"
+                " move the folder away to start anew"
+            )
+        return None
+
+    def close(self) -> None:
+        """Waits until everything is written.
+
+        Raises:
+          MmtokError: the last checkpoint could not be written.
+        """
+        with self._explain():
+            self._orbax.close()
+
+    def _read(self, step: int, abstract: Any) -> Restored:
+        note: Any = self._orbax.checkpointables_metadata(step).custom_metadata
+        self._compare(step, note["config"])
+        state = self._orbax.load(step, abstract)
+        if int(digest(state)) != note["digest"]:
+            raise ValueError("the arrays differ from those that were saved")
+        return Restored(step=step, state=state, position=note["position"], seconds=note["seconds"])
+
+    def _compare(self, step: int, saved: Mapping[str, Any]) -> None:
+        old, new = dict(_leaves(saved)), dict(_leaves(self._config))
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key):
+                raise MismatchError(
+                    f"{self._folder / str(step)}: the checkpoint was made with {key} = {old.get(key)}, the config says"
+                    f" {new.get(key)}; give the same value or train in another folder"
+                )
+
+    @contextlib.contextmanager
+    def _explain(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+            if full or "No space left" in str(error):
+                raise MmtokError(
+                    f"{self._folder}: the disk is full; free some space and run the command again"
+                ) from error
+            raise
+
+
+@jax.jit
+def digest(state: Any) -> jax.Array:
+    """Returns a checksum of the bits of all arrays; any flipped bit changes it, the placement on devices does not.
+
+    A sum of words modulo 2^32, each times an odd number that depends on its place.
+    """
+    total = jnp.uint32(0)
+    for leaf in jax.tree.leaves(state):
+        leaf = leaf.astype(jnp.uint8) if leaf.dtype == jnp.bool_ else leaf
+        words = jax.lax.bitcast_convert_type(leaf, f"uint{8 * min(leaf.dtype.itemsize, 4)}").astype(jnp.uint32)
+        places = jax.lax.iota(jnp.uint32, words.size).reshape(words.shape)
+        total = 3 * total + jnp.sum(words * (2 * places + 1), dtype=jnp.uint32)
+    return total
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list) and value:
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{path}.{index}")
+    else:
+        yield path, value

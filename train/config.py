@@ -1,0 +1,95 @@
+"""What one training run is: steps, optimizer, mesh, and how often to log and to save."""
+
+import dataclasses
+from typing import Literal
+
+from mmtok.errors import MmtokError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW with a learning rate schedule.
+
+    Attributes:
+      learning_rate: Peak of the schedule.
+      warmup_steps: Steps of linear rise to the peak.
+      schedule: `cosine`: half a cosine from the peak to the end. `wsd`: warmup, stable, decay; the peak is held, then
+        falls linearly. `constant`: the peak is held to the end.
+      final_fraction: Share of the peak that `cosine` and `wsd` end at.
+      decay_fraction: Share of all steps that `wsd` spends falling.
+      b1: Decay of the mean of the gradients.
+      b2: Decay of the mean of the squared gradients.
+      eps: Added to the root of the latter.
+      weight_decay: Decoupled, times the learning rate; norms, biases and other vectors are spared.
+      clip_norm: Largest global norm of the gradients; 0 for no limit.
+    """
+
+    learning_rate: float = 1e-3
+    warmup_steps: int = 0
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    final_fraction: float = 0.0
+    decay_fraction: float = 0.2
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.05
+    clip_norm: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """How the devices are laid out and what is split over them.
+
+    Attributes:
+      data: Devices that only split the batch; -1 takes all that remain (at most one axis may).
+      fsdp: Devices that split the batch and, under `fsdp` and `fsdp_tp`, the parameters.
+      tensor: Devices that split heads, hidden widths and vocabularies under `fsdp_tp`.
+      rules: Row of the sharding table (`mmtok.train.sharding.RULES`).
+    """
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+    rules: Literal["dp", "fsdp", "fsdp_tp"] = "dp"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """One training run; the batch is the task's business.
+
+    Attributes:
+      steps: Optimizer steps of the whole run.
+      optimizer: Optimizer and schedule.
+      accumulate: Microbatches that one step averages its gradients over; must divide the batch. Their losses weigh the
+        same, as those of the devices of a data-parallel run commonly do.
+      ema: Decay of the moving average of the parameters (0: none). It rises to this as (1 + step) / (10 + step), so
+        that short runs profit too.
+      log_every: Steps between two log entries.
+      checkpoint_every: Steps between two checkpoints; the last step always has one.
+      keep: Newest checkpoints that are kept.
+      seed: Of initial parameters and of every random choice inside the step.
+      mesh: Devices.
+      threads: Threads that prepare batches ahead of time.
+      peak_flops: Peak of one device in FLOP/s, which utilisation is measured against; 0: measured with a matmul.
+      trackers: Where log entries go beside `log.jsonl`.
+    """
+
+    steps: int
+    optimizer: OptimizerConfig = OptimizerConfig()
+    accumulate: int = 1
+    ema: float = 0.0
+    log_every: int = 50
+    checkpoint_every: int = 1000
+    keep: int = 3
+    seed: int = 0
+    mesh: MeshConfig = MeshConfig()
+    threads: int = 2
+    peak_flops: float = 0.0
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "accumulate", "log_every", "checkpoint_every", "keep", "threads"):
+            if getattr(self, name) < 1:
+                raise MmtokError(f"training config: {name} is {getattr(self, name)}, it must be at least 1")
+        if not 0 <= self.ema < 1:
+            raise MmtokError(f"training config: ema is {self.ema}, a decay lies in [0, 1)")

@@ -1,0 +1,215 @@
+"""The compiled training step: shapes and placement first, arrays second."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
+
+from mmtok.errors import MmtokError
+from mmtok.train.config import FitConfig
+from mmtok.train.layout import Arrays, Layout
+from mmtok.train.optimizer import make_optimizer
+from mmtok.train.sharding import BATCH, make_mesh, shardings
+from mmtok.train.task import Task
+
+OWN = 3  # metrics of the step itself, before those of the task
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Everything a run needs to go on, besides its place in the data.
+
+    The leaves are arrays; trees of their shapes and of their shardings have the same structure.
+
+    Attributes:
+      step: () int32, steps done.
+      key: (words,) uint32, raw PRNG key of the run; each step folds its number in.
+      params: Trained arrays by dotted name.
+      rest: Other arrays of the module by dotted name.
+      optimizer: State of the optimizer.
+      ema: Moving average of `params`; empty where there is none.
+      window: (metrics, 2) float32, total and count of each metric since the last log entry.
+    """
+
+    step: Any
+    key: Any
+    params: Any
+    rest: Any
+    optimizer: Any
+    ema: Any
+    window: Any
+
+
+class Program:
+    """The compiled functions of a run and where its arrays lie.
+
+    Args:
+      task: What to train.
+      config: How.
+
+    Attributes:
+      task: What is trained.
+      config: How.
+      layout: Structure of the module.
+      mesh: Devices.
+      metrics: Name of each row of `TrainState.window`.
+      abstract: The state as shapes, dtypes and placement.
+
+    Raises:
+      MmtokError: the batch does not split into devices and microbatches, or a parameter not over the mesh.
+    """
+
+    def __init__(self, task: Task, config: FitConfig):
+        self.task, self.config = task, config
+        self.mesh = make_mesh(config.mesh)
+        self.layout = Layout(nnx.eval_shape(lambda: task.init(jax.random.key(config.seed))))
+        self._optimizer = make_optimizer(config.optimizer, steps=config.steps, parameters=self.layout.params)
+        self._batch_sharding = NamedSharding(self.mesh, BATCH)
+
+        batch = task.batch(0)
+        self._check_batch(batch)
+        module = jax.eval_shape(self._module, jax.random.key(0))
+        rows = jax.eval_shape(self._loss, *module, batch, jax.random.key(0))[1][1]
+        self.metrics = ("loss", "grad_norm", "non_finite", *sorted(rows))
+
+        shapes = jax.eval_shape(self._init)
+        self._shardings = self._place(shapes)
+        self.abstract = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self._shardings
+        )
+        self._jit = jax.jit(
+            self._step,
+            donate_argnums=0,
+            in_shardings=(self._shardings, self._batch_sharding),
+            out_shardings=(self._shardings, NamedSharding(self.mesh, PartitionSpec())),
+        )
+
+    def init(self) -> TrainState:
+        """Makes the first state, each array directly where it lies."""
+        # It runs once, so on CPU, where code for many small random arrays compiles slowly, it is not optimised.
+        on_cpu = self.mesh.devices.flat[0].platform == "cpu"
+        options: Any = {"xla_backend_optimization_level": 0} if on_cpu else None
+        return jax.jit(self._init, out_shardings=self._shardings, compiler_options=options)()
+
+    def put(self, batch: Any) -> Any:
+        """Starts the transfer of a batch to the devices."""
+        return jax.device_put(batch, self._batch_sharding)
+
+    def step(self, state: TrainState, batch: Any) -> tuple[TrainState, Float[Array, "metrics 2"]]:
+        """Starts one step; `state` is consumed.
+
+        Returns:
+          The next state, and a copy of its `window` that outlives it.
+        """
+        state, window = self._jit(state, batch)
+        if self._jit._cache_size() > 1:  # pyright: ignore[reportAttributeAccessIssue]
+            shapes = [f"{leaf.dtype}{list(leaf.shape)}" for leaf in jax.tree.leaves(batch)]
+            raise RuntimeError(
+                f"internal error: the training step was compiled twice; batches differ in shape: {shapes}"
+            )
+        return state, window
+
+    def _module(self, key: Array) -> tuple[Arrays, Arrays]:
+        return self.layout.split(self.task.init(key))
+
+    def _init(self) -> TrainState:
+        init, run = jax.random.split(jax.random.key(self.config.seed))
+        params, rest = self._module(init)
+        return TrainState(
+            step=jnp.int32(0),
+            key=jax.random.key_data(run),
+            params=params,
+            rest=rest,
+            optimizer=self._optimizer.init(params),
+            ema=jax.tree.map(jnp.copy, params) if self.config.ema else {},
+            window=jnp.zeros((len(self.metrics), 2), jnp.float32),
+        )
+
+    def _loss(self, params: Arrays, rest: Arrays, batch: Any, key: Array) -> tuple[Array, tuple[Arrays, dict]]:
+        module = self.layout.merge(params, rest)
+        loss, means = self.task.loss(module, batch, key)
+        rows = {name: jnp.stack([mean.total, mean.count]).astype(jnp.float32) for name, mean in means.items()}
+        return loss, (self.layout.split(module)[1], rows)
+
+    def _gradients(self, params: Arrays, rest: Arrays, batch: Any, key: Array) -> tuple[Arrays, Arrays, Array, Array]:
+        """Returns gradients, other arrays, loss and (total, count) of each mean."""
+        (loss, (rest, rows)), grads = jax.value_and_grad(self._loss, has_aux=True)(params, rest, batch, key)
+        grads = jax.tree.map(lambda g: g.astype(jnp.float32), grads)
+        rows = jnp.array([rows[name] for name in self.metrics[OWN:]], jnp.float32).reshape(-1, 2)
+        return grads, rest, loss.astype(jnp.float32), rows
+
+    def _accumulated(self, params: Arrays, rest: Arrays, batch: Any, key: Array) -> tuple[Arrays, Arrays, Array, Array]:
+        """The same as the mean over microbatches. Microbatch i takes samples i, i + count, ...: no device sends any."""
+        count = self.config.accumulate
+        if count == 1:
+            return self._gradients(params, rest, batch, key)
+        micro = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, count, *x.shape[1:]), 1, 0), batch)
+
+        def add(carry: tuple, inputs: tuple) -> tuple[tuple, None]:
+            sums, rest = carry
+            index, batch = inputs
+            grads, rest, loss, rows = self._gradients(params, rest, batch, jax.random.fold_in(key, index))
+            return (jax.tree.map(jnp.add, sums, (grads, loss, rows)), rest), None
+
+        zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
+        start = ((zeros, jnp.float32(0), jnp.zeros((len(self.metrics) - OWN, 2), jnp.float32)), rest)
+        ((grads, loss, rows), rest), _ = jax.lax.scan(add, start, (jnp.arange(count), micro))
+        return jax.tree.map(lambda g: g / count, grads), rest, loss / count, rows
+
+    def _step(self, state: TrainState, batch: Any) -> tuple[TrainState, Float[Array, "metrics 2"]]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        grads, rest, loss, rows = self._accumulated(state.params, state.rest, batch, key)
+        norm = optax.global_norm(grads)
+        updates, optimizer = self._optimizer.update(grads, state.optimizer, state.params)
+        params: Any = optax.apply_updates(state.params, updates)
+        decay = jnp.minimum(self.config.ema, (1 + state.step) / (10 + state.step))
+        ema = {name: decay * mean + (1 - decay) * params[name] for name, mean in state.ema.items()}
+        broken = ~(jnp.isfinite(loss) & jnp.isfinite(norm))
+        own = jnp.array([[loss, 1], [norm, 1], [broken, 1]], jnp.float32)
+        window = jnp.where(state.step % self.config.log_every == 0, 0, state.window) + jnp.concatenate([own, rows])
+        state = TrainState(
+            step=state.step + 1,
+            key=state.key,
+            params=params,
+            rest=rest,
+            optimizer=optimizer,
+            ema=ema,
+            window=window,
+        )
+        return state, window
+
+    def _place(self, shapes: TrainState) -> TrainState:
+        rules = self.config.mesh.rules
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        params = shardings(self.layout.params, mesh=self.mesh, rules=rules)
+        return TrainState(
+            step=everywhere,
+            key=everywhere,
+            params=params,
+            rest=shardings(self.layout.rest, mesh=self.mesh, rules=rules),
+            optimizer=optax.tree_utils.tree_map_params(
+                self._optimizer.init,
+                lambda _, sharding: sharding,
+                shapes.optimizer,
+                params,
+                transform_non_params=lambda _: everywhere,
+            ),
+            ema=params if self.config.ema else {},
+            window=everywhere,
+        )
+
+    def _check_batch(self, batch: Any) -> None:
+        sizes = {len(leaf) if np.ndim(leaf) else 0 for leaf in jax.tree.leaves(batch)}
+        parts = self.mesh.shape["data"] * self.mesh.shape["fsdp"] * self.config.accumulate
+        if len(sizes) != 1 or min(sizes) % parts:
+            raise MmtokError(
+                f"task '{self.task.name}': a batch of {sorted(sizes)} samples does not split over"
+                f" {parts // self.config.accumulate} devices and {self.config.accumulate} microbatches"
+            )
