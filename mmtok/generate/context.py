@@ -1,0 +1,135 @@
+"""What the model is shown: encoder and decoder slots assembled from known tokens, in few fixed shapes."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from mmtok.batch import DecoderSlots, EncoderSlots
+from mmtok.generate.known import Known
+from mmtok.generate.spans import gaps, vocabulary
+from mmtok.modality import Modality
+
+ENCODER_STEP, DECODER_STEP = 32, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """One modality as the encoder sees it: content and position of each candidate slot, `valid` where it is there."""
+
+    values: np.ndarray
+    position: Int[np.ndarray, "B L"]
+    valid: Bool[np.ndarray, "B L"]
+
+
+def bucket(count: int, *, step: int) -> int:
+    """Returns the padded size for `count` slots: a multiple of `step`, or of an eighth of the next power of two.
+
+    So padding stays below a quarter from 4 steps on, and the number of shapes, each compiled once, stays small.
+    """
+    count = max(count, 1)
+    step = max(step, 2 ** max((count - 1).bit_length() - 3, 0))
+    return -(-count // step) * step
+
+
+def show(known: Known, modality: Modality, *, asked: Bool[np.ndarray, " B"]) -> Shown:
+    """Returns what of a modality enters the encoder.
+
+    Args:
+      known: Known tokens.
+      modality: Theirs.
+      asked: Samples that have or shall have this modality: in a sequence each gap there shows a sentinel, so that a
+        pending sequence shows sentinel 1.
+    """
+    if modality.kind != "sequence":
+        return Shown(known.values, np.broadcast_to(np.arange(modality.size), known.visible.shape), known.visible)
+    first = gaps(known, modality, asked=asked).first
+    sentinel = vocabulary(modality).sentinel_first + np.cumsum(first, axis=1)
+    valid = known.visible | first
+    position = np.maximum(np.cumsum(valid, axis=1) - 1, 0)
+    return Shown(np.where(known.visible[..., None], known.values, sentinel[..., None]), position, valid)
+
+
+def stack(parts: Sequence[Mapping[str, Shown]]) -> dict[str, Shown]:
+    """Puts several batches of the same modalities under one another."""
+    return {
+        name: Shown(
+            np.concatenate([part[name].values for part in parts]),
+            np.concatenate([part[name].position for part in parts]),
+            np.concatenate([part[name].valid for part in parts]),
+        )
+        for name in parts[0]
+    }
+
+
+def encoder_slots(shown: Mapping[str, Shown], modalities: tuple[Modality, ...], *, rows: int) -> EncoderSlots:
+    """Assembles the encoder's slots, in the order of the model's modalities, padded to a bucket."""
+    codes = max(modality.codes for modality in modalities)
+    ids: list[np.ndarray] = [np.zeros((rows, 0, codes), np.int32)]
+    index: list[np.ndarray] = [np.zeros((rows, 0), np.int32)]
+    position: list[np.ndarray] = [np.zeros((rows, 0), np.int32)]
+    valid: list[np.ndarray] = [np.zeros((rows, 0), bool)]
+    vectors = {}
+    for number, modality in enumerate(modalities):
+        if modality.name not in shown:
+            continue
+        part = shown[modality.name]
+        if modality.kind == "continuous":
+            vectors[modality.name] = part.values.astype(np.float32)
+        content = part.position[..., None] if modality.kind == "continuous" else part.values
+        padding = ((0, 0), (0, 0), (0, codes - content.shape[-1]))
+        ids.append(np.pad(content, padding, constant_values=-1))
+        index.append(np.full_like(part.position, number))
+        position.append(part.position)
+        valid.append(part.valid)
+    there = np.concatenate(valid, axis=1)
+    size = bucket(int(there.sum(1).max(initial=0)), step=ENCODER_STEP)
+    order = np.argsort(~there, axis=1, kind="stable")[:, :size]
+
+    def pick(parts: list[np.ndarray]) -> np.ndarray:
+        whole = np.concatenate(parts, axis=1)
+        picked = np.take_along_axis(whole, order[..., None] if whole.ndim == 3 else order, axis=1)
+        return np.pad(picked, ((0, 0), (0, size - picked.shape[1])) + ((0, 0),) * (whole.ndim - 2))
+
+    used = pick([there])
+    return EncoderSlots(
+        ids=np.where(used[..., None], pick(ids), 0).astype(np.int32),
+        modality=np.where(used, pick(index), 0).astype(np.int32),
+        position=np.where(used, pick(position), 0).astype(np.int32),
+        valid=used,
+        vectors=vectors,
+    )
+
+
+def grid_queries(
+    position: Int[np.ndarray, "B Q"], valid: Bool[np.ndarray, "B Q"], modality: Modality, *, index: int, codes: int
+) -> DecoderSlots:
+    """Returns mask queries at the given positions (valid ones first), padded to a bucket; each sees all of them."""
+    rows, count = position.shape
+    size = max(count, min(bucket(count, step=DECODER_STEP), modality.size))
+    padding = ((0, 0), (0, size - count))
+    valid = np.pad(valid, padding)
+    return DecoderSlots(
+        ids=_no_ids(rows, size, modality, codes=codes),
+        modality=np.where(valid, index, 0).astype(np.int32),
+        position=np.where(valid, np.pad(position, padding), 0).astype(np.int32),
+        valid=valid,
+        limit=np.repeat(valid.sum(1, dtype=np.int32)[:, None], size, axis=1),
+    )
+
+
+def causal_slots(rows: int, size: int, modality: Modality, *, index: int, codes: int) -> DecoderSlots:
+    """Returns the slots of a span sequence before its ids are put in; slot t sees slots 0 .. t."""
+    position = np.broadcast_to(np.arange(size, dtype=np.int32), (rows, size))
+    return DecoderSlots(
+        ids=_no_ids(rows, size, modality, codes=codes),
+        modality=np.full((rows, size), index, np.int32),
+        position=position,
+        valid=np.ones((rows, size), bool),
+        limit=position + 1,
+    )
+
+
+def _no_ids(rows: int, size: int, modality: Modality, *, codes: int) -> Int[np.ndarray, "B M K"]:
+    return np.broadcast_to(np.where(np.arange(codes) < modality.codes, 0, -1).astype(np.int32), (rows, size, codes))

@@ -1,0 +1,109 @@
+"""Gaps in sequences: what stands for them in the input, and how generated spans fill them.
+
+The layout is that of training: gap j (from 1) is one sentinel j in the input; the target reads
+`S_1 run_1 S_2 run_2 ... S_(n+1)`, where a gap that reaches the end of the sequence ends with the end id.
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from mmtok.generate.known import Known
+from mmtok.modality import Modality, Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaps:
+    """The gaps of each sample of a batch.
+
+    Attributes:
+      first: First position of each gap.
+      count: Gaps per sample.
+      open: The last gap reaches the end of the sequence, so that its span has to end with the end id.
+    """
+
+    first: Bool[np.ndarray, "B L"]
+    count: Int[np.ndarray, " B"]
+    open: Bool[np.ndarray, " B"]
+
+
+def vocabulary(modality: Modality) -> Vocabulary:
+    """Returns the vocabulary of a sequence."""
+    assert modality.vocabulary is not None
+    return modality.vocabulary
+
+
+def gaps(known: Known, modality: Modality, *, asked: Bool[np.ndarray, " B"]) -> Gaps:
+    """Finds the gaps of a sequence.
+
+    Args:
+      known: Of this modality.
+      modality: A sequence.
+      asked: Samples that have or shall have this modality; the others have no gaps.
+    """
+    visible, size = known.visible, known.visible.shape[1]
+    last = np.where(visible.any(1), size - 1 - visible[:, ::-1].argmax(1), -1)
+    final = known.values[np.arange(len(last)), np.maximum(last, 0), 0]
+    ended = (last >= 0) & (final == vocabulary(modality).end)
+    before = np.pad(visible[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+    after_last = np.arange(size) > last[:, None]
+    first = ~visible & before & asked[:, None] & ~(after_last & ended[:, None])
+    return Gaps(first, first.sum(1), (first & after_last).any(1))
+
+
+def free_tokens(known: Known, found: Gaps, *, longest: int) -> Int[np.ndarray, " B"]:
+    """Returns how many tokens besides the end id each sample may still get, in a sequence of `longest` at most."""
+    return np.maximum(longest - known.visible.sum(1) - found.open, 0)
+
+
+def fill(
+    known: Known,
+    found: Gaps,
+    modality: Modality,
+    *,
+    spans: Int[np.ndarray, "B M"],
+    log_probs: Float[np.ndarray, "B M"],
+) -> tuple[Known, Float[np.ndarray, "B L 1"]]:
+    """Puts the generated spans into their gaps.
+
+    Args:
+      known: Before.
+      found: Its gaps.
+      modality: The sequence.
+      spans: What was generated after sentinel 1, padding behind it.
+      log_probs: Of these.
+
+    Returns:
+      The completed sequences, all known, and the log-probability of each generated token (0 at known ones).
+    """
+    words = vocabulary(modality)
+    values, scores = np.zeros_like(known.values), np.zeros(known.values.shape, np.float32)
+    length = np.zeros(len(values), np.int64)
+    for row in range(len(values)):
+        runs = _runs(spans[row], log_probs[row], int(found.count[row]), bool(found.open[row]), words)
+        tokens: list[tuple[int, float]] = []
+        for position in np.flatnonzero(known.visible[row] | found.first[row]):
+            tokens += runs.pop(0) if found.first[row, position] else [(int(known.values[row, position, 0]), 0.0)]
+        length[row] = len(tokens)
+        for position, (token, score) in enumerate(tokens):
+            values[row, position], scores[row, position] = token, score
+    return Known(values, np.arange(values.shape[1]) < length[:, None]), scores
+
+
+def _runs(
+    tokens: np.ndarray, log_probs: np.ndarray, count: int, open_end: bool, words: Vocabulary
+) -> list[list[tuple[int, float]]]:
+    runs: list[list[tuple[int, float]]] = [[] for _ in range(count)]
+    span = 0
+    for token, score in zip(tokens.tolist(), log_probs.tolist()):
+        if span == count or token == words.pad:
+            break
+        last = span == count - 1
+        if token == words.sentinel(span + 2):
+            if last and open_end:  # the model may close the last span without an end id; a sequence always has one
+                runs[span].append((words.end, score))
+            span += 1
+        else:
+            runs[span].append((token, score))
+    return runs
