@@ -1,0 +1,94 @@
+"""Reading pictures that people bring: any size, mode and orientation, nothing trusted."""
+
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped, UInt8, UInt16
+from PIL import Image, ImageOps
+
+from mmtok.errors import MmtokError
+
+LARGEST = 64_000_000  # pixels
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, zlib.error, struct.error)
+
+
+def read_rgb(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+    """Reads a picture as RGB, upright (EXIF orientation); transparency is laid on white.
+
+    Raises:
+      MmtokError: not a picture, damaged, or more than 64 megapixels.
+    """
+    image = _eight_bit(_open(path))
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return np.array(image.convert("RGB"))
+
+
+def read_grey(path: Path) -> UInt8[np.ndarray, "H W"]:
+    """Reads a picture as 8-bit grey, upright; transparency is laid on white."""
+    pixels = read_rgb(path)
+    return np.array(Image.fromarray(pixels).convert("L"))
+
+
+def read_ids(path: Path) -> Shaped[np.ndarray, "H W"]:
+    """Reads class ids: the palette index or grey level of each pixel, uint8 (uint16 for 16-bit pictures).
+
+    Raises:
+      MmtokError: a colour picture, or as `read_rgb`.
+    """
+    image = _open(path)
+    if image.mode == "1":
+        return np.array(image).astype(np.uint8)
+    if image.mode.startswith("I"):
+        return np.array(image).astype(np.uint16)
+    if image.mode not in ("P", "L"):
+        raise MmtokError(f"{path}: class ids are the levels of a grey or palette picture, this one is {image.mode}")
+    return np.array(image)
+
+
+def read_millimetres(path: Path) -> UInt16[np.ndarray, "H W"]:
+    """Reads a 16-bit grey picture as it is.
+
+    Raises:
+      MmtokError: not 16-bit grey, or as `read_rgb`.
+    """
+    image = _open(path)
+    if not image.mode.startswith("I"):
+        raise MmtokError(
+            f"{path}: depth is a 16-bit grey PNG in millimetres or .npy in metres, this picture is {image.mode}"
+        )
+    return np.array(image).astype(np.uint16)
+
+
+def _open(path: Path) -> Image.Image:
+    """Decodes the first frame, upright; the size is checked before anything is decoded."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                if image.width * image.height > LARGEST:
+                    raise Image.DecompressionBombError
+                image.load()
+                return ImageOps.exif_transpose(image)
+    except FileNotFoundError:
+        raise MmtokError(f"{path}: no such file") from None
+    except Image.DecompressionBombError:
+        raise MmtokError(
+            f"{path}: the picture has more than {LARGEST // 10**6} megapixels; scale it down first"
+        ) from None
+    except Image.UnidentifiedImageError:
+        raise MmtokError(f"{path}: not a picture in a known format (PNG, JPEG, WebP, TIFF, BMP, GIF ...)") from None
+    except _DAMAGE as error:
+        raise MmtokError(f"{path}: the picture cannot be read, it is damaged ({error})") from None
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Grey pictures of 16 or 32 bits, or of floats in 0..1, scaled to 8 bits; others unchanged."""
+    if image.mode[0] not in "IF":
+        return image
+    levels = np.nan_to_num(np.array(image).astype(np.float64))
+    scale = 255.0 if levels.max() <= 1 else 1.0 if levels.max() <= 255 else 255 / 65535
+    return Image.fromarray(np.clip(levels * scale, 0, 255).round().astype(np.uint8))
