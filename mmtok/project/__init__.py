@@ -1,0 +1,25 @@
+"""A project from raw data to an evaluated model: its configuration and the stages the command line runs."""
+
+from mmtok.project.config import Field, Project, load_project
+from mmtok.project.evaluation import evaluate_project
+from mmtok.project.loaded import Box, Loaded, load_anytoany
+from mmtok.project.pictures import draw
+from mmtok.project.tokenizers import evaluate_tokenizers, open_tokenizers, train_tokenizers
+from mmtok.project.tokens import tokenize_project
+from mmtok.project.training import train_project
+
+__all__ = [
+    "Box",
+    "Field",
+    "Loaded",
+    "Project",
+    "draw",
+    "evaluate_project",
+    "evaluate_tokenizers",
+    "load_anytoany",
+    "load_project",
+    "open_tokenizers",
+    "tokenize_project",
+    "train_project",
+    "train_tokenizers",
+]
