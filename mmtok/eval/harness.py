@@ -24,7 +24,15 @@ class Generate(Protocol):
     """What the harness asks of a model; `Loaded.sample` of `mmtok.project` is one."""
 
     def __call__(self, samples: Sequence[Sample], targets: Sequence[str]) -> Sequence[Mapping[str, Any]]:
-        """Generates the targets in order, later ones from the earlier ones too: raw values in, raw values out."""
+        """Generates the targets in order, later ones from the earlier ones too.
+
+        Args:
+          samples: Raw values by field.
+          targets: Names of modalities.
+
+        Returns:
+          Per sample: modality -> raw value.
+        """
         ...
 
 
@@ -35,7 +43,9 @@ class Direction:
     Attributes:
       given: Raw fields the model sees.
       targets: Modalities it must produce, each alone.
-      through: Modalities it generates before each target and conditions it on, as in caption -> rgb -> depth.
+      through: Modalities it generates before each target and conditions it on, as in caption -> rgb -> depth. A target
+        that is itself given is read back from these alone: caption -> rgb -> caption asks whether the picture shows
+        what the caption said.
     """
 
     given: tuple[str, ...]
@@ -126,6 +136,7 @@ class _Task:
     direction: Direction
     target: str
     codec: Codec
+    through: dict[str, str]  # modality made on the way -> its raw field
     given: list[Sample]
     truths: list[Any]
     training: list[Any]
@@ -144,6 +155,14 @@ class _Task:
             raise unknown("target modality", target, codecs)
         codec = codecs[target]
         field = codec.modality.source or target
+        for name in direction.through:
+            if name not in codecs:
+                raise unknown("modality on the way", name, codecs)
+        if field in direction.given and not direction.through:
+            raise MmtokError(
+                f"direction {direction.name(target)}: '{field}' is given already; name another target, or `through`"
+                " which modalities it is to be made and read back"
+            )
         used = [sample for sample in samples if all(sample.get(name) is not None for name in (*direction.given, field))]
         learned = [sample[field] for sample in training if sample.get(field) is not None]
         if len(used) < 2 or not learned:
@@ -155,6 +174,7 @@ class _Task:
             direction=direction,
             target=target,
             codec=codec,
+            through={name: codecs[name].modality.source or name for name in direction.through},
             given=[{name: sample[name] for name in direction.given} for sample in used],
             truths=[sample[field] for sample in used],
             training=learned,
@@ -163,12 +183,19 @@ class _Task:
     def predict(self, generate: Generate, *, batch_size: int, shift: int, progress: Progress) -> list[Any]:
         """Predictions from each sample's input, or from the input of the sample `shift` places further."""
         given = self.given[shift:] + self.given[:shift]
-        chain = (*self.direction.through, self.target)
         predictions: list[Any] = []
         for batch, count in _batches(given, batch_size):
-            predictions.extend(made[self.target] for made in generate(batch, chain)[:count])
+            predictions.extend(made[self.target] for made in self._generate(generate, batch)[:count])
             progress.update(count, note=self.direction.name(self.target))
         return predictions
+
+    def _generate(self, generate: Generate, batch: list[Sample]) -> Sequence[Mapping[str, Any]]:
+        if (self.codec.modality.source or self.target) not in self.direction.given:
+            return generate(batch, (*self.through, self.target))
+        on_the_way = generate(batch, tuple(self.through))
+        return generate(
+            [{self.through[name]: value for name, value in made.items()} for made in on_the_way], (self.target,)
+        )
 
     def rows(self, right: list[Any], wrong: list[Any]) -> Iterator[Row]:
         """One row per metric that can be computed."""

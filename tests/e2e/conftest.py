@@ -74,11 +74,17 @@ def contents() -> Callable[[Path], dict[str, bytes]]:
 
 @pytest.fixture(scope="package", autouse=True)
 def _compile_lightly() -> Iterator[None]:
-    """Programs that run a few steps are not worth optimising."""
+    """Programs that run a few steps are not worth optimising.
+
+    JAX goes on using what it compiled under the other setting, whose results may differ in the last bit: with clean
+    caches, results are the same whatever ran before.
+    """
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
+    jax.clear_caches()
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+    jax.clear_caches()
 
 
 @dataclasses.dataclass(frozen=True)

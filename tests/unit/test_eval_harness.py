@@ -53,7 +53,7 @@ def _samples(count: int, *, seed: int, size: int = SIZE) -> list[dict[str, Any]]
     return [{"rgb": rgb[i], "label": rgb[i, ..., 0] // 64, "noise": noise[i]} for i in range(count)]
 
 
-CODECS = {name: Coarse(name, "label") for name in ("label", "noise")}
+CODECS = {name: Coarse(name, "label") for name in ("label", "noise", "red")}
 
 
 def _run(generate, *, codecs=None, samples=None, targets=("label",), **options):
@@ -133,11 +133,29 @@ def test_chains_are_asked_for_as_chains():
         chains.append(tuple(targets))
         return _right(samples, targets)
 
-    result = _run(generate, targets=("label", "noise"), through=("depth",))
-    assert set(chains) == {("depth", "label"), ("depth", "noise")}
-    assert {row.direction for row in result.table.rows} == {"rgb -> depth -> label", "rgb -> depth -> noise"}
+    result = _run(generate, targets=("label", "noise"), through=("red",))
+    assert set(chains) == {("red", "label"), ("red", "noise")}
+    assert {row.direction for row in result.table.rows} == {"rgb -> red -> label", "rgb -> red -> noise"}
     assert not result.table.learned  # noise cannot be known
     assert [row.learned for row in result.table.rows if row.metric == "mIoU"] == [True, False]
+
+
+def test_a_given_target_is_read_back_from_what_was_made_of_it():
+    asked = []
+
+    def generate(samples, targets):
+        asked.append((tuple(samples[0]), tuple(targets)))
+        if targets == ("red",):
+            return [{"red": sample["label"] * 64} for sample in samples]
+        return [{"label": sample["red"] // 64} for sample in samples]
+
+    direction = Direction(given=("label",), through=("red",), targets=("label",))
+    samples = _samples(10, seed=1)
+    table = evaluate(samples, training=samples, codecs=CODECS, generate=generate, directions=[direction]).table
+    assert set(asked) == {(("label",), ("red",)), (("red",), ("label",))}
+    assert {row.direction for row in table.rows} == {"label -> red -> label"}
+    assert table.learned
+    assert table.rows[0].model == 1
 
 
 def test_the_tokenizer_bound_is_that_of_the_reconstruction():
@@ -192,6 +210,11 @@ def test_examples_for_a_picture():
 def test_what_cannot_be_measured():
     with pytest.raises(MmtokError, match="did you mean 'label'"):
         _run(_right, targets=("lable",))
+    with pytest.raises(MmtokError, match=r"unknown modality on the way 'rde'.*did you mean 'red'"):
+        _run(_right, through=("rde",))
+    given = Direction(given=("label",), targets=("label",))
+    with pytest.raises(MmtokError, match="'label' is given already"):
+        evaluate(_samples(3, seed=1), training=[], codecs=CODECS, generate=_right, directions=[given])
     with pytest.raises(MmtokError, match="rgb -> label: 1 held-out"):
         _run(_right, samples=_samples(1, seed=1))
 
