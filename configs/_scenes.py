@@ -75,8 +75,10 @@ def scene_modalities(*, size: int, net: NetworkConfig, steps: int) -> Mapping[st
 def scene_masking(*, input_tokens: int, target_tokens: int) -> MaskingConfig:
     """Anything to anything, with the picture alone, the caption alone and whole modalities seen more often."""
     hidden = Role(input_alpha=0.0, target_alpha=0.5)  # alpha 0 takes no share, not even of budget left over
+    caption = Role(input_alpha=5.0, target_alpha=0.0, keep="all")
     return MaskingConfig(
         input_tokens=input_tokens,
+        min_input_tokens=input_tokens // 4,
         target_tokens=target_tokens,
         components=(
             Component(weight=1.0, default=Role(input_alpha=0.2, target_alpha=0.2)),
@@ -88,10 +90,12 @@ def scene_masking(*, input_tokens: int, target_tokens: int) -> MaskingConfig:
                     "rgb": Role(input_alpha=0.0, target_alpha=0.1),
                 },
             ),
+            Component(weight=1.0, default=hidden, roles={"caption": caption}),
+            # With part of the picture, as while the picture is made from the caption; a whole one, as after that.
             Component(
                 weight=1.0,
                 default=hidden,
-                roles={"caption": Role(input_alpha=5.0, target_alpha=0.0, keep="all")},
+                roles={"caption": caption, "rgb": Role(input_alpha=0.2, target_alpha=1.0)},
             ),
             Component(weight=1.0, whole=True),
         ),

@@ -24,6 +24,6 @@ def config() -> Project:
         data=dataclasses.replace(base.data, train=40_000, validation=1000, test=1000, compositional=500),
         modalities=scene_modalities(size=32, net=image_net(), steps=2000),
         tokenizer_samples=40_000,
-        fit=fit(steps=5000, learning_rate=3e-3, warmup=200, ema=0.999),
+        fit=fit(steps=12_000, learning_rate=3e-3, warmup=200, ema=0.999),
         eval_samples=512,
     )
