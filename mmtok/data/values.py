@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from mmtok.errors import MmtokError
+from mmtok.images import on_white, read_image
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 SUFFIXES = (*IMAGES, ".npy", ".json", ".txt")
-MAX_PIXELS = 64_000_000
 
 _GREY = ("L", "P")
 _SIXTEEN = ("I;16", "I;16L", "I;16B", "I")
@@ -34,7 +34,7 @@ def read_value(path: Path) -> Any:
         raise MmtokError(f"{path}: a file of type {', '.join(SUFFIXES)} expected")
     try:
         if suffix in IMAGES:
-            return _read_image(path)
+            return _pixels(read_image(path))
         if suffix == ".npy":
             return np.load(path, allow_pickle=False)
         text = path.read_text(encoding="utf-8")
@@ -42,20 +42,7 @@ def read_value(path: Path) -> Any:
     except FileNotFoundError:
         raise MmtokError(f"{path}: no such file") from None
     except (OSError, ValueError, EOFError, SyntaxError, zipfile.BadZipFile) as error:
-        kind = "picture" if suffix in IMAGES else f"{suffix} file"
-        raise MmtokError(f"{path}: not a {kind} that can be read ({error}); replace or remove it") from None
-
-
-def _read_image(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels, the limit is {MAX_PIXELS}")
-            return _pixels(image)
-    except UnidentifiedImageError:
-        raise ValueError("damaged or of another type than its name says") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ValueError(f"more than {MAX_PIXELS} pixels") from None
+        raise MmtokError(f"{path}: not a {suffix} file that can be read ({error}); replace or remove it") from None
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
@@ -68,7 +55,4 @@ def _pixels(image: Image.Image) -> np.ndarray:
         if levels.min() < 0 or levels.max() > np.iinfo(np.uint16).max:
             raise ValueError("more than 16 bits per pixel")
         return levels.astype(np.uint16)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return np.array(image.convert("RGB"), dtype=np.uint8)
+    return np.array(on_white(image))

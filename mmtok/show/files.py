@@ -12,8 +12,9 @@ from PIL import Image
 
 from mmtok.errors import MmtokError, unknown
 from mmtok.files import new_file, write_json
+from mmtok.images import LARGEST
 from mmtok.show.colours import class_colours
-from mmtok.show.images import LARGEST, read_grey, read_ids, read_millimetres, read_rgb
+from mmtok.show.images import read_grey, read_ids, read_millimetres, read_rgb
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm")
 _LONGEST_NAME = 255  # characters; longer text cannot be the name of a file

@@ -1,18 +1,13 @@
-"""Reading pictures that people bring: any size, mode and orientation, nothing trusted."""
+"""Reading pictures as what they are meant to show."""
 
-import struct
-import warnings
-import zlib
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Shaped, UInt8, UInt16
-from PIL import Image, ImageOps
+from PIL import Image
 
 from mmtok.errors import MmtokError
-
-LARGEST = 64_000_000  # pixels
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, zlib.error, struct.error)
+from mmtok.images import on_white, read_image
 
 
 def read_rgb(path: Path) -> UInt8[np.ndarray, "H W 3"]:
@@ -21,10 +16,7 @@ def read_rgb(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     Raises:
       MmtokError: not a picture, damaged, or more than 64 megapixels.
     """
-    image = _eight_bit(_open(path))
-    if "A" in image.getbands() or "transparency" in image.info:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return np.array(image.convert("RGB"))
+    return np.array(on_white(_eight_bit(read_image(path))))
 
 
 def read_grey(path: Path) -> UInt8[np.ndarray, "H W"]:
@@ -39,7 +31,7 @@ def read_ids(path: Path) -> Shaped[np.ndarray, "H W"]:
     Raises:
       MmtokError: a colour picture, or as `read_rgb`.
     """
-    image = _open(path)
+    image = read_image(path)
     if image.mode == "1":
         return np.array(image).astype(np.uint8)
     if image.mode.startswith("I"):
@@ -55,34 +47,12 @@ def read_millimetres(path: Path) -> UInt16[np.ndarray, "H W"]:
     Raises:
       MmtokError: not 16-bit grey, or as `read_rgb`.
     """
-    image = _open(path)
+    image = read_image(path)
     if not image.mode.startswith("I"):
         raise MmtokError(
             f"{path}: depth is a 16-bit grey PNG in millimetres or .npy in metres, this picture is {image.mode}"
         )
     return np.array(image).astype(np.uint16)
-
-
-def _open(path: Path) -> Image.Image:
-    """Decodes the first frame, upright; the size is checked before anything is decoded."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                if image.width * image.height > LARGEST:
-                    raise Image.DecompressionBombError
-                image.load()
-                return ImageOps.exif_transpose(image)
-    except FileNotFoundError:
-        raise MmtokError(f"{path}: no such file") from None
-    except Image.DecompressionBombError:
-        raise MmtokError(
-            f"{path}: the picture has more than {LARGEST // 10**6} megapixels; scale it down first"
-        ) from None
-    except Image.UnidentifiedImageError:
-        raise MmtokError(f"{path}: not a picture in a known format (PNG, JPEG, WebP, TIFF, BMP, GIF ...)") from None
-    except _DAMAGE as error:
-        raise MmtokError(f"{path}: the picture cannot be read, it is damaged ({error})") from None
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -9,10 +9,10 @@ import pytest
 from flax import nnx
 
 from mmtok.errors import MmtokError
+from mmtok.eval.tokenizers import codebook_use
 from mmtok.tokenizers import autoencoder
 from mmtok.tokenizers.artifact import create
 from mmtok.tokenizers.autoencoder import NetworkConfig
-from mmtok.tokenizers.codebook import usage
 from mmtok.tokenizers.features import FeatureConfig
 from mmtok.tokenizers.images import ImageConfig
 from mmtok.tokenizers.preprocess import ImagePreprocess
@@ -124,9 +124,9 @@ def test_networks_and_codes_per_position(network: Any, codes: int):
     assert tokenizer.modality.codes == codes
     tokens = tokenizer.encode(values)
     assert tokens.values.shape == (16, 4, codes)
-    used, perplexity = usage(tokens, 16)
-    assert 0 < used <= 1
-    assert 1 < perplexity <= 16
+    use = codebook_use([tokens], size=16)
+    assert 0 < use["codes used"] <= 1
+    assert 1 < use["perplexity"] <= 16
     if codes == 2:  # each code matters
         for code in (0, 1):
             changed = dataclasses.replace(tokens, values=tokens.values.copy())

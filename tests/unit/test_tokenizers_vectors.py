@@ -6,10 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmtok.batch import TokenColumn
 from mmtok.errors import MmtokError
 from mmtok.tokenizers.artifact import create, load
-from mmtok.tokenizers.codebook import usage
 from mmtok.tokenizers.features import FeatureConfig
 from mmtok.tokenizers.pixels import PixelConfig
 from mmtok.tokenizers.scalars import ScalarConfig, ScalarTokenizer
@@ -125,12 +123,3 @@ def test_feature_maps_are_standardised_by_the_data():
     np.testing.assert_allclose(seen.mean(axis=(0, 1, 2)), 0, atol=1e-3)
     np.testing.assert_allclose(seen.std(axis=(0, 1, 2)), 1, atol=1e-3)
     np.testing.assert_allclose(fitted.values(seen), np.stack(maps), rtol=1e-4)
-
-
-def test_usage():
-    values = np.array([[[0], [1], [9]], [[2], [2], [2]]])
-    column = TokenColumn(values, np.array([2, 0], np.int32))
-    assert usage(column, 4) == (0.5, 2.0)
-    two = TokenColumn(np.array([[[0, 3], [1, 3]]]), np.array([2], np.int32))
-    assert usage(two, 4) == (0.375, 1.5)
-    assert usage(TokenColumn(values, np.zeros(2, np.int32)), 4) == (0.0, 0.0)
