@@ -47,6 +47,9 @@ class Attention(nnx.Module):
         self.key = linear(config.dim, width, axes=("embed", "heads"), bias=config.qkv_bias)
         self.value = linear(config.dim, width, axes=("embed", "heads"), bias=config.qkv_bias)
         self.out = linear(width, config.dim, axes=("heads", "embed"), bias=config.proj_bias)
+        # With equal projections a query first looks at what resembles it, its own position above all, instead of having
+        # to discover that (Trockman & Kolter 2023, "Mimetic Initialization of Self-Attention Layers").
+        self.key.kernel[...] = self.query.kernel[...]
         norm = functools.partial(LayerNorm, config.head_dim, eps=config.norm_eps, bias=config.norm_bias, axis=None)
         self.query_norm = norm() if config.qk_norm else None
         self.key_norm = norm() if config.qk_norm else None

@@ -1,6 +1,7 @@
 """The shape of a model, and the table of sizes."""
 
 import dataclasses
+import functools
 from typing import Any, Literal
 
 from mmtok.errors import MmtokError, unknown
@@ -32,6 +33,11 @@ class ModelConfig:
         Billion Parameters", section 2).
       registers: Learned extra tokens in front of the encoder's input (Darcet et al. 2024, "Vision Transformers Need
         Registers").
+      position_temperature: Longest wavelength of the sine-cosine positions over the shortest one. Small grids want a
+        small one: at 10 000, most columns hardly change over four positions.
+      scaled_embeddings: Token embeddings start with variance 1 / dim and are multiplied by sqrt(dim) (Vaswani et al.
+        2017, section 3.4), so that contents enter at the scale of positions and tied heads still start small.
+        Otherwise they start, and enter, with standard deviation 0.02.
       tie: Which token tables are one: `none` (encoder embedding, decoder embedding and output heads are separate),
         `head` (the heads use the decoder embedding) or `all`.
       dtype: Of matrix products; parameters, residual stream, norms, softmax and losses stay float32.
@@ -55,6 +61,8 @@ class ModelConfig:
     norm_eps: float = 1e-6
     qk_norm: bool = False
     registers: int = 0
+    position_temperature: float = 10_000.0
+    scaled_embeddings: bool = False
     tie: Tie = "none"
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Remat = "none"
@@ -65,14 +73,21 @@ class ModelConfig:
                 raise MmtokError(f"model config: {name} must be at least 1, it is {getattr(self, name)}")
         if self.dim % 2:
             raise MmtokError(f"model config: dim must be even for sine-cosine positions, it is {self.dim}")
+        if not self.position_temperature >= 1:
+            raise MmtokError(
+                f"model config: position_temperature must be at least 1, it is {self.position_temperature}"
+            )
         if self.registers < 0:
             raise MmtokError(f"model config: registers must not be negative, it is {self.registers}")
 
 
+_scenes = functools.partial(ModelConfig, head_dim=32, position_temperature=10.0, scaled_embeddings=True, tie="all")
+
 # Ti to XL: 4M (Mizrahi et al. 2023) and 4M-21 (Bachmann et al. 2024), the variants `*_swiglu_nobias` of their code,
-# whose gated width is the truncated 8/3 dim. nano is ours, for the built-in data on two CPU cores.
+# whose gated width is the truncated 8/3 dim. pico and nano are ours, for the built-in data on two CPU cores.
 SIZES: dict[str, ModelConfig] = {
-    "nano": ModelConfig(dim=128, encoder_depth=3, decoder_depth=3, heads=4, head_dim=32, mlp_hidden=352, tie="all"),
+    "pico": _scenes(dim=96, encoder_depth=2, decoder_depth=2, heads=3, mlp_hidden=256),
+    "nano": _scenes(dim=128, encoder_depth=3, decoder_depth=3, heads=4, mlp_hidden=352),
     "Ti": ModelConfig(dim=384, encoder_depth=6, decoder_depth=6, heads=6, mlp_hidden=1024),
     "S": ModelConfig(dim=512, encoder_depth=8, decoder_depth=8, heads=8, mlp_hidden=1365),
     "B": ModelConfig(dim=768, encoder_depth=12, decoder_depth=12, heads=12, mlp_hidden=2048),

@@ -54,6 +54,7 @@ class Embeddings(nnx.Module):
         self.registers = normal(config.registers) if config.registers else None
         self.modalities = modalities
         self.dim = config.dim
+        self.temperature = config.position_temperature
 
     def encode(self, slots: EncoderSlots) -> tuple[Float[Array, "B N D"], Float[Array, "B N D"]]:
         """Returns (content, place) of the encoder's slots, float32; both are 0 at padding."""
@@ -85,7 +86,7 @@ class Embeddings(nnx.Module):
     ) -> Float[Array, "B S D"]:
         """Returns the sum of position and modality embedding."""
         layout = PositionLayout(self.modalities)
-        table = jnp.asarray(layout.fixed(dim=self.dim))
+        table = jnp.asarray(layout.fixed(dim=self.dim, temperature=self.temperature))
         if learned is not None:
             table = jnp.concatenate([table, learned[...]])
         positions = jnp.take(table, jnp.asarray(layout.offsets)[modality] + position, axis=0, mode="clip")

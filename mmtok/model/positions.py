@@ -7,18 +7,19 @@ from jaxtyping import Float, Int
 
 from mmtok.modality import Modality
 
-TEMPERATURE = 10_000.0
+TEMPERATURE = 10_000.0  # Vaswani et al. 2017
 
 
-def sincos(shape: tuple[int, ...], *, dim: int) -> Float[np.ndarray, "positions dim"]:
+def sincos(shape: tuple[int, ...], *, dim: int, temperature: float = TEMPERATURE) -> Float[np.ndarray, "positions dim"]:
     """Returns the sine-cosine table of a grid, one row per position in row-major order.
 
     The width is divided among the axes, first axis first; each part is [sin | cos] of its coordinate at
-    `dim // (2 * rank)` frequencies (Vaswani et al. 2017, section 3.5). Columns that remain are zero. Rank 1 is the
-    usual table of a sequence; rank 2 is 4M's on square grids and stays row-major on others.
+    `dim // (2 * rank)` frequencies from 1 to about 1 / temperature (Vaswani et al. 2017, section 3.5). Columns that
+    remain are zero. Rank 1 is the usual table of a sequence; rank 2 is 4M's on square grids and stays row-major on
+    others.
     """
     frequencies = dim // (2 * len(shape))
-    omega = TEMPERATURE ** (-np.arange(frequencies) / max(frequencies, 1))
+    omega = temperature ** (-np.arange(frequencies) / max(frequencies, 1))
     table = np.zeros((math.prod(shape), dim), np.float32)
     for axis, coordinate in enumerate(np.indices(shape).reshape(len(shape), -1)):
         angle = coordinate[:, None] * omega
@@ -53,6 +54,7 @@ class PositionLayout:
                 offsets.append(starts[1 if len(modality.shape) == 1 else modality.shape])
         self.offsets: Int[np.ndarray, " modalities"] = np.array(offsets, np.int32)
 
-    def fixed(self, *, dim: int) -> Float[np.ndarray, "rows dim"]:
+    def fixed(self, *, dim: int, temperature: float = TEMPERATURE) -> Float[np.ndarray, "rows dim"]:
         """Returns the fixed part of the table."""
-        return np.concatenate([np.zeros((0, dim), np.float32), *(sincos(shape, dim=dim) for shape in self.grids)])
+        tables = (sincos(shape, dim=dim, temperature=temperature) for shape in self.grids)
+        return np.concatenate([np.zeros((0, dim), np.float32), *tables])

@@ -60,12 +60,14 @@ class TokenTables(nnx.Module):
         _check(code_vectors, modalities)
         sequences = tuple(modality for modality in modalities if modality.kind == "sequence")
         projection_key = rngs.params()
+        self.scale = config.dim**0.5 if config.scaled_embeddings else 1.0
+        usual = 1 / self.scale if config.scaled_embeddings else EMBEDDING_STD
 
         def table(members: tuple[Modality, ...], *, xavier: bool = False) -> nnx.Param:
             parts = [jnp.zeros((0, config.dim))]
             for modality in members:
                 vectors, key = code_vectors.get(modality.name), jax.random.fold_in(projection_key, len(parts))
-                std = (2 / (modality.vocab_size + config.dim)) ** 0.5 if xavier else EMBEDDING_STD
+                std = (2 / (modality.vocab_size + config.dim)) ** 0.5 if xavier else usual
                 for code in range(modality.codes if modality.is_target else 0):
                     shape = (modality.vocab_size, config.dim)
                     if vectors is not None:
@@ -86,7 +88,8 @@ class TokenTables(nnx.Module):
 
     def encode(self, ids: Int[Array, "B N K"], modality: Int[Array, "B N"]) -> Float[Array, "B N D"]:
         """Returns the encoder embeddings of `ids`, summed over codes."""
-        return gather(self.encoder[...], offsets=row_offsets(self.modalities)[0], ids=ids, modality=modality)
+        offsets, _ = row_offsets(self.modalities)
+        return self.scale * gather(self.encoder[...], offsets=offsets, ids=ids, modality=modality)
 
     def decode(self, ids: Int[Array, "B M K"], modality: Int[Array, "B M"]) -> Float[Array, "B M D"] | None:
         """Returns the decoder embeddings of `ids` (of no meaning for grids); None when there is no sequence."""
@@ -100,7 +103,7 @@ class TokenTables(nnx.Module):
             table = self.decoder[...]
         else:
             offsets, table = row_offsets(self.modalities)[0], self.outputs
-        return gather(table, offsets=offsets, ids=ids[..., :1], modality=modality)  # sequences have one code
+        return self.scale * gather(table, offsets=offsets, ids=ids[..., :1], modality=modality)  # sequences: one code
 
     @property
     def outputs(self) -> Float[Array, "rows D"]:

@@ -77,6 +77,7 @@ class Reference:
 
     def __init__(self, config: ModelConfig, modalities, parameters) -> None:
         self.c, self.modalities = config, modalities
+        self.scale = config.dim**0.5 if config.scaled_embeddings else 1.0
         self.p = {name: np.asarray(value, np.float64) for name, value in parameters.items()}
         self.starts, self.sequence_starts, row, sequence_row = [], {}, 0, 0
         for index, item in enumerate(modalities):
@@ -136,7 +137,7 @@ class Reference:
             row = np.zeros(dim)
             for axis, coordinate in enumerate(coordinates):
                 for k in range(count):
-                    angle = coordinate / 10000 ** (k / count)
+                    angle = coordinate / self.c.position_temperature ** (k / count)
                     row[2 * axis * count + k] = math.sin(angle)
                     row[(2 * axis + 1) * count + k] = math.cos(angle)
         return row + self.p["embeddings.modality"][m]
@@ -153,7 +154,7 @@ class Reference:
                 repeated = np.tile(item.mean, len(vector) // len(item.mean))
                 x = self.linear((vector - repeated) / item.std[0], f"embeddings.inputs.{item.name}")
             else:
-                x = sum(
+                x = self.scale * sum(
                     self.p["embeddings.tokens.encoder"][self.starts[m] + k * item.vocab_size + slots.ids[b, n, k]]
                     for k in range(item.codes)
                 )
@@ -176,7 +177,7 @@ class Reference:
             if self.modalities[m].kind == "sequence":
                 start = self.sequence_starts[m] if self.c.tie == "none" else self.starts[m]
                 table = self.p["embeddings.tokens." + ("encoder" if self.c.tie == "all" else "decoder")]
-                content = table[start + slots.ids[b, t, 0]]
+                content = self.scale * table[start + slots.ids[b, t, 0]]
             else:
                 content = self.p["embeddings.mask"][0]
             x.append(content + self.place(m, int(slots.position[b, t]), "decoder"))

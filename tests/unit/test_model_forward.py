@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +39,7 @@ VARIANTS = {
         "tie": "all",
     },
     "deeper than the unrolled ones": {"encoder_depth": 5, "decoder_depth": 5},
+    "scaled embeddings, short wavelengths": {"scaled_embeddings": True, "position_temperature": 10.0, "tie": "all"},
 }
 SHALLOW = {"encoder_depth": 1, "decoder_depth": 1}  # compiles in half the time
 
@@ -270,6 +272,21 @@ def test_similar_codes_start_similar():
         AnyToAny(config(), MODALITIES, rngs=nnx.Rngs(0), code_vectors={"image": vectors[:5]})
     with pytest.raises(MmtokError, match="no modality of this model"):
         AnyToAny(config(), MODALITIES, rngs=nnx.Rngs(0), code_vectors={"imago": vectors})
+
+
+def test_scaled_embeddings_start_with_unit_variance_and_small_heads():
+    model = AnyToAny(config(dim=64, scaled_embeddings=True, tie="all"), MODALITIES, rngs=nnx.Rngs(0))
+    tables, ids = model.embeddings.tokens, jnp.arange(11)[None, :, None]
+    assert float(tables.encode(ids, jnp.zeros((1, 11), int)).std()) == pytest.approx(1, rel=0.2)
+    assert float(tables.outputs.std()) == pytest.approx(64**-0.5, rel=0.2)
+
+
+def test_attention_starts_by_looking_at_its_like():
+    """Fresh queries and keys agree, layer by layer, so a query's own position weighs most."""
+    blocks: Any = AnyToAny(config(), MODALITIES, rngs=nnx.Rngs(0)).decoder.blocks
+    for attention in (blocks.attention, blocks.cross_attention):
+        np.testing.assert_array_equal(attention.query.kernel[...], attention.key.kernel[...])
+        assert len(np.unique(attention.query.kernel[...][:, 0, 0])) == config().decoder_depth
 
 
 def test_a_model_without_targets_is_refused():

@@ -22,14 +22,18 @@ def test_golden_values_of_4m():
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple), st.sampled_from([16, 24, 30]))
-def test_rows_follow_the_formula_in_row_major_order(shape, dim):
-    table, count = sincos(shape, dim=dim), dim // (2 * len(shape))
+@given(
+    st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple),
+    st.sampled_from([16, 24, 30]),
+    st.sampled_from([10.0, 10_000.0]),
+)
+def test_rows_follow_the_formula_in_row_major_order(shape, dim, temperature):
+    table, count = sincos(shape, dim=dim, temperature=temperature), dim // (2 * len(shape))
     assert table.shape == (math.prod(shape), dim)
     flat = np.random.default_rng(0).integers(len(table))
     for axis, coordinate in enumerate(np.unravel_index(flat, shape)):
         for k in range(count):
-            angle = coordinate / 10000 ** (k / count)
+            angle = coordinate / temperature ** (k / count)
             assert table[flat, 2 * axis * count + k] == pytest.approx(math.sin(angle), abs=1e-6)
             assert table[flat, (2 * axis + 1) * count + k] == pytest.approx(math.cos(angle), abs=1e-6)
     assert not table[:, 2 * len(shape) * count :].any()
