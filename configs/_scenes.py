@@ -78,7 +78,7 @@ def scene_masking(*, input_tokens: int, target_tokens: int) -> MaskingConfig:
     caption = Role(input_alpha=5.0, target_alpha=0.0, keep="all")
     return MaskingConfig(
         input_tokens=input_tokens,
-        min_input_tokens=input_tokens // 4,
+        min_input_tokens=min(16, input_tokens),  # a picture's patches
         target_tokens=target_tokens,
         components=(
             Component(weight=1.0, default=Role(input_alpha=0.2, target_alpha=0.2)),
@@ -103,16 +103,17 @@ def scene_masking(*, input_tokens: int, target_tokens: int) -> MaskingConfig:
 
 
 def scene_sampling() -> Mapping[str, Target]:
-    """Few, rather certain steps: right for directions in which the input decides nearly everything."""
+    """Few, rather certain steps, right where the input decides nearly everything; a picture is made more freely."""
     grids = {name: Target(modality=name, steps=4, temperature=0.3) for name in GRIDS}
     texts = {name: Target(modality=name, temperature=0.1) for name in ("caption", "box", "palette", "metadata")}
-    return grids | texts
+    return grids | texts | {"rgb": Target(modality="rgb", steps=16, temperature=0.7)}
 
 
 def scene_directions() -> tuple[Direction, ...]:
-    """From the picture alone, and from the caption alone."""
+    """From the picture alone, and from the caption alone by way of a picture."""
+    targets = ("depth", "normal", "label", "caption", "box")
     return (
-        Direction(given=("rgb",), targets=("depth", "normal", "label", "caption", "box")),
-        # A caption leaves the places open, so only what it does say can be scored: kinds, counts and colours.
-        Direction(given=("caption",), targets=("box", "palette", "metadata")),
+        Direction(given=("rgb",), targets=targets),
+        Direction(given=("caption",), through=("rgb",), targets=targets),
+        Direction(given=("caption",), targets=("palette", "metadata")),
     )

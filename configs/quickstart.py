@@ -14,15 +14,15 @@ from mmtok.scenes import ScenesConfig
 
 
 def config() -> Project:
-    """Scenes at 32x32, 16 tokens per picture-like modality, a nano model."""
+    """Scenes at 32x32, 16 tokens per picture-like modality, a pico model."""
     return Project(
         root=Path("runs/quickstart"),
         data=ScenesConfig(size=32, train=12_000, validation=500, test=500, compositional=250),
         modalities=scene_modalities(size=32, net=image_net(), steps=400),
-        model=sized("nano"),
-        masking=scene_masking(input_tokens=64, target_tokens=64),
-        batch_size=64,
-        fit=fit(steps=1000, learning_rate=3e-3, warmup=100, ema=0.999, log_every=50),
+        model=sized("pico"),
+        masking=scene_masking(input_tokens=48, target_tokens=64),
+        batch_size=32,
+        fit=fit(steps=1500, learning_rate=5e-3, warmup=100, ema=0.99, log_every=50),
         sampling=scene_sampling(),
         directions=scene_directions(),
         eval_samples=64,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mmtok.configs import quickstart
 from mmtok.configs._scenes import fit, image_net, scene_modalities
+from mmtok.model import sized
 from mmtok.project import Project
 
 
@@ -24,6 +25,8 @@ def config() -> Project:
         data=dataclasses.replace(base.data, train=40_000, validation=1000, test=1000, compositional=500),
         modalities=scene_modalities(size=32, net=image_net(), steps=2000),
         tokenizer_samples=40_000,
-        fit=fit(steps=12_000, learning_rate=3e-3, warmup=200, ema=0.999),
+        fit=fit(steps=8000, learning_rate=3e-3, warmup=200, ema=0.999),
+        model=sized("nano"),
+        batch_size=64,
         eval_samples=512,
     )

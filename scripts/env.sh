@@ -16,6 +16,7 @@ if [ ! -f .venv/complete ] || [ requirements.lock -nt .venv/complete ]; then
     touch .venv/complete
 fi
 export PATH="$PWD/.venv/bin:$PATH"
+unset PYTHONDONTWRITEBYTECODE # or every command would compile thousands of modules again
 
 # Huge pages for large temporaries: a third off the training step on Linux CPUs, without effect elsewhere.
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"

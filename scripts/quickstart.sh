@@ -6,6 +6,10 @@ source "$(dirname "$0")/env.sh"
 config=configs/quickstart.py
 root=runs/quickstart
 
+# The commands share what JAX has compiled.
+export JAX_COMPILATION_CACHE_DIR="$PWD/$root/compiled"
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
+
 mmtok data "$config"
 mmtok tokenizer train "$config"
 mmtok tokenizer eval "$config"
