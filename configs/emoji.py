@@ -29,7 +29,7 @@ PICTURES = ("render", "flat", "line", "mask")
 
 
 def config() -> Project:
-    """Five modalities at 32x32, 16 positions of 3 codes per picture, a nano model.
+    """Five modalities at 32x32, 16 positions of 3 codes per picture, a pico model.
 
     The pictograms come in families: `man-cook`, `woman-cook` and `cook` differ in a few pixels, as do the hearts of
     all colours and the hours of the clock. With such twins on both sides of a split, a model that has learned its
@@ -54,7 +54,7 @@ def config() -> Project:
             "mask": _picture(values="classes", channels=1, classes=2, loss="cross_entropy", show="mask"),
             "name": Field(tokenizer=TextConfig(length=24, pieces=300, sentinels=16)),
         },
-        model=sized("nano"),
+        model=sized("pico"),
         masking=MaskingConfig(
             input_tokens=24,
             target_tokens=40,
@@ -68,7 +68,7 @@ def config() -> Project:
         ),
         batch_size=32,
         fit=FitConfig(
-            steps=6000, optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100), ema=0.998, log_every=100
+            steps=3000, optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100), ema=0.995, log_every=100
         ),
         sampling={name: Target(modality=name, steps=4, temperature=0.3) for name in PICTURES}
         | {"name": Target(modality="name", temperature=0.1)},
