@@ -11,7 +11,7 @@ import dataclasses
 from pathlib import Path
 
 from mmtok.configs import quickstart
-from mmtok.configs._scenes import fit, image_net, scene_modalities
+from mmtok.configs._scenes import fit, image_net, scene_directions, scene_modalities
 from mmtok.model import sized
 from mmtok.project import Project
 
@@ -28,5 +28,6 @@ def config() -> Project:
         fit=fit(steps=8000, learning_rate=3e-3, warmup=200, ema=0.999),
         model=sized("nano"),
         batch_size=64,
-        eval_samples=512,
+        directions=scene_directions(),
+        eval_samples=256,
     )

@@ -206,19 +206,26 @@ def caption_facts(prediction: str | None, truth: str) -> tuple[float, float]:
 
     (0, 0) where the truth states no facts, as in text that does not describe scenes.
     """
-    if not parse(truth).objects:
+    if not _states_facts(truth):
         return 0.0, 0.0
     right, total = score(prediction or "", truth)
     return float(right), float(total)
 
 
 def exact_match(prediction: str | None, truth: str) -> tuple[float, float]:
-    """Whether two texts are the same but for case and blanks."""
+    """Whether two texts are the same but for case and blanks; (0, 0) for a caption with facts, as in `word_f1`."""
+    if _states_facts(truth):
+        return 0.0, 0.0
     return float(_words(prediction) == _words(truth)), 1.0
 
 
 def word_f1(prediction: str | None, truth: str) -> tuple[float, float]:
-    """F1 of the words of two texts as bags, punctuation and case left aside (Rajpurkar et al. 2016)."""
+    """F1 of the words of two texts as bags, punctuation and case left aside (Rajpurkar et al. 2016).
+
+    (0, 0) for a caption with facts: those can be said in many words, and `caption_facts` scores what they say.
+    """
+    if _states_facts(truth):
+        return 0.0, 0.0
     seen, true = Counter(_words(prediction)), Counter(_words(truth))
     if not seen and not true:
         return 1.0, 1.0
@@ -337,6 +344,10 @@ def _check(prediction: Any, truth: Any, index: int) -> None:
         raise MmtokError(
             f"sample {index}: the prediction has shape {found}, its truth {truth.shape}; they cannot be compared"
         )
+
+
+def _states_facts(text: str) -> bool:
+    return bool(parse(text).objects)
 
 
 def _defined(depth: np.ndarray) -> np.ndarray:

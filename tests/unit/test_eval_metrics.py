@@ -18,8 +18,9 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def _truths(show: str, seed: int, count: int = 5) -> list:
+def _truths(show: str, metric: metrics.Metric, seed: int, count: int = 5) -> list:
     rng = np.random.default_rng(seed)
+    things = ["cube", "cone"] if metric is metrics.FACTS else ["apple", "pear"]
     make = {
         "rgb": lambda: rng.integers(0, 256, (6, 5, 3), dtype=np.uint8),
         "grey": lambda: rng.integers(0, 256, (6, 5), dtype=np.uint8),
@@ -29,7 +30,7 @@ def _truths(show: str, seed: int, count: int = 5) -> list:
         "instance": lambda: rng.integers(0, 3, (6, 5), dtype=np.uint8),
         "edge": lambda: rng.integers(0, 2, (6, 5), dtype=np.uint8),
         "mask": lambda: rng.integers(0, 2, (6, 5), dtype=np.uint8),
-        "text": lambda: f"a {rng.choice(['red', 'blue'])} {rng.choice(['cube', 'cone'])}",
+        "text": lambda: f"a {rng.choice(['red', 'blue'])} {rng.choice(things)}",
         "box": lambda: [
             {"label": "ab"[i % 2], "box": [0.1 * i, 0.1, 0.1 * i + 0.3, 0.9]} for i in range(rng.integers(1, 4))
         ],
@@ -56,7 +57,7 @@ def test_every_way_to_show_has_metrics():
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_perfect_is_best_and_order_is_nothing(show, metric, seed):
-    truths, others = _truths(show, seed), _truths(show, seed + 1)
+    truths, others = _truths(show, metric, seed), _truths(show, metric, seed + 1)
     best = BEST.get(metric.name, 1.0 if metric.better == "higher" else 0.0)
     assert metric(truths, truths) == pytest.approx(best, abs=1e-3)
     score = metric(others, truths)
@@ -66,7 +67,7 @@ def test_perfect_is_best_and_order_is_nothing(show, metric, seed):
 
 @pytest.mark.parametrize(("show", "metric"), CASES, ids=IDS)
 def test_statistics_add(show, metric):
-    truths, others = _truths(show, 3, 8), _truths(show, 4, 8)
+    truths, others = _truths(show, metric, 3, 8), _truths(show, metric, 4, 8)
     rows = metric.statistics(others, truths)
     assert metric.value(np.stack([rows.sum(0)] * 2)).tolist() == pytest.approx([metric(others, truths)] * 2)
     if show != "values":  # whose ranges are those of the set
@@ -185,10 +186,12 @@ def test_facts_of_captions():
 
 
 def test_words_and_exact_match():
-    assert metrics.EXACT(["A  red cube.", "x"], ["a red cube", "y"]) == 0.5
-    assert metrics.WORD_F1(["a red cube"], ["A blue cube!"]) == pytest.approx(2 / 3)
+    assert metrics.EXACT(["A  red apple.", "x"], ["a red apple", "y"]) == 0.5
+    assert metrics.WORD_F1(["a red apple"], ["A blue apple!"]) == pytest.approx(2 / 3)
     assert metrics.WORD_F1(["red red red"], ["red"]) == pytest.approx(0.5)
     assert metrics.WORD_F1([None], ["red"]) == 0
+    for metric in (metrics.WORD_F1, metrics.EXACT):  # of captions of scenes, the facts are scored
+        assert np.isnan(metric(["a red cube"], ["one red cube"]))
 
 
 def test_palette_by_hand():
