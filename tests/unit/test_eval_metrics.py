@@ -218,7 +218,7 @@ def test_features_by_hand():
 
 @pytest.mark.parametrize("show", ["rgb", "grey", "depth", "normal", "label", "instance", "edge", "feature"])
 def test_shapes_that_differ_are_refused(show):
-    (truth,) = _truths(show, 0, 1)
+    (truth,) = _truths(show, metrics_of(show)[0], 0, 1)
     with pytest.raises(MmtokError, match="sample 1"):
         METRICS[show][0]([truth, truth[:-1]], [truth, truth])
     with pytest.raises(MmtokError, match="sample 0"):
