@@ -4,6 +4,7 @@ tensorflow-datasets reads the same records through the features declared here.
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -79,7 +80,8 @@ class Records:
             columns[modality.name] = tfds.features.Tensor(
                 shape=shape, dtype=self.dtypes[modality.name], encoding=tfds.features.Encoding.BYTES
             )
-        return tfds.features.FeaturesDict(columns).to_json()
+        features = tfds.features.FeaturesDict(columns).to_json()
+        return json.loads(json.dumps(features, sort_keys=True))  # their order changes from one process to the next
 
     def encode(self, batch: TokenBatch, keys: Sequence[str]) -> list[bytes]:
         """Returns one record per sample."""

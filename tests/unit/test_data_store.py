@@ -255,6 +255,13 @@ def test_killed_process_then_resumed_equals_uninterrupted(tmp_path, folder):
     assert contents(tmp_path) == contents(folder)
 
 
+def test_every_process_writes_the_same_bytes(tmp_path):
+    for seed in ("1", "2"):
+        words = [sys.executable, __file__, str(tmp_path / seed), "50"]
+        subprocess.run(words, env=os.environ | {"PYTHONHASHSEED": seed}, check=True, capture_output=True)
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
 @pytest.mark.parametrize("step", range(6))
 def test_interrupted_while_finishing(tmp_path, folder, monkeypatch, step):
     """Whatever of the last steps was the last one done, a second call completes the store."""
