@@ -106,7 +106,7 @@ def scene_sampling() -> Mapping[str, Target]:
     """Few, rather certain steps, right where the input decides nearly everything; a picture is made more freely."""
     grids = {name: Target(modality=name, steps=4, temperature=0.3) for name in GRIDS}
     texts = {name: Target(modality=name, temperature=0.1) for name in ("caption", "box", "palette", "metadata")}
-    return grids | texts | {"rgb": Target(modality="rgb", steps=16, temperature=0.7)}
+    return grids | texts | {"rgb": Target(modality="rgb", steps=16, temperature=0.7, guidance=2.0)}
 
 
 def scene_directions() -> tuple[Direction, ...]:
