@@ -256,7 +256,7 @@ def _numbers(known: Mapping[str, Known], samples: Sequence[int] | None) -> Int[n
 
 def _standard(known: Known, modality: Modality) -> Known:
     """Returns the values in the model's dtype, and 0 where they are hidden."""
-    values = np.asarray(known.values).astype(np.int32 if modality.is_target else np.float32)
+    values = np.asarray(known.values).astype(np.float32 if modality.kind == "continuous" else np.int32)
     return Known(np.where(known.visible[..., None], values, 0), known.visible)
 
 

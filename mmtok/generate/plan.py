@@ -102,8 +102,9 @@ def validate(plan: Plan, known: Mapping[str, Known], modalities: tuple[Modality,
         if name not in table:
             raise unknown("target modality", name, producible)
         if name not in producible:
+            kind = "continuous" if table[name].kind == "continuous" else "input-only"
             raise MmtokError(
-                f"target '{name}': the model reads this continuous modality but cannot produce it,"
+                f"target '{name}': the model reads this {kind} modality but cannot produce it,"
                 f" it can produce {', '.join(producible)}"
             )
         if name in seen:
@@ -177,7 +178,7 @@ def _check_known(known: Mapping[str, Known], table: Mapping[str, Modality]) -> N
         if name not in table:
             raise unknown("known modality", name, table)
         modality, found = table[name], tuple(item.values.shape)
-        expected = (modality.size, modality.codes if modality.is_target else modality.channels)
+        expected = (modality.size, modality.channels or modality.codes)
         if found[1:] != expected:
             raise MmtokError(
                 f"known '{name}': values of shape (samples, {', '.join(map(str, expected))}) expected, found {found}"
@@ -189,7 +190,7 @@ def _check_known(known: Mapping[str, Known], table: Mapping[str, Modality]) -> N
         if not found[0]:
             raise MmtokError(f"known '{name}' holds no samples")
         samples[name] = found[0]
-        if modality.is_target:
+        if modality.kind != "continuous":
             tokens = np.asarray(item.values)[item.visible]
             if tokens.size and not (tokens.min() >= 0 and tokens.max() < modality.vocab_size):
                 raise MmtokError(

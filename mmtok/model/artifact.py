@@ -162,7 +162,7 @@ def _some(names: list[str]) -> str:
 def _card(model: AnyToAny, weights: Mapping[str, Any]) -> str:
     c = model.config
     rows = [
-        f"| {item.name} | {item.kind} | {' x '.join(map(str, item.shape))} | {item.codes if item.is_target else '-'}"
+        f"| {item.name} | {item.kind} | {' x '.join(map(str, item.shape))} | {'-' if item.kind == 'continuous' else item.codes}"
         f" | {item.vocab_size or '-'} | {item.fingerprint or '-'} |"
         for item in model.modalities
     ]

@@ -26,10 +26,10 @@ class ModelConfig:
       qkv_bias: Biases of the query, key and value projections.
       proj_bias: Bias of the attention's output projection.
       mlp_bias: Biases of the MLP.
-      input_bias: Bias of the projections of continuous modalities.
       norm_eps: Added to the variance in LayerNorm.
       qk_norm: LayerNorm over each head's queries and keys (Dehghani et al. 2023, "Scaling Vision Transformers to 22
         Billion Parameters", section 2).
+      decoder_modality: The decoder has modality embeddings of its own, instead of sharing the encoder's.
       registers: Learned extra tokens in front of the encoder's input (Darcet et al. 2024, "Vision Transformers Need
         Registers").
       tie: Which token tables are one: `none` (encoder embedding, decoder embedding and output heads are separate),
@@ -51,9 +51,9 @@ class ModelConfig:
     qkv_bias: bool = False
     proj_bias: bool = False
     mlp_bias: bool = False
-    input_bias: bool = False
     norm_eps: float = 1e-6
     qk_norm: bool = False
+    decoder_modality: bool = False
     registers: int = 0
     tie: Tie = "none"
     dtype: Literal["float32", "bfloat16"] = "float32"
