@@ -241,7 +241,13 @@ class Sampler:
 
     def _choice(self, target: Target, modality: Modality) -> steps.Choice:
         index = self._index[target.modality]
-        return steps.Choice(modality=modality, index=index, top_k=target.top_k, top_p=target.top_p)
+        return steps.Choice(
+            modality=modality,
+            index=index,
+            top_k=target.top_k,
+            top_p=target.top_p,
+            tempered=target.tempered_top_p,
+        )
 
 
 def _numbers(known: Mapping[str, Known], samples: Sequence[int] | None) -> Int[np.ndarray, " B"]:

@@ -31,6 +31,7 @@ class Target:
       temperature_schedule: `constant`, or for grids `linear` or `onex:LOW:POWER` (see `schedules.temperatures`).
       top_k: Draw among the k most likely tokens; 0 is all.
       top_p: Draw among the fewest tokens that have this probability together, in (0, 1].
+      tempered_top_p: Whether `top_p` speaks of the distribution that is sampled, or of that at temperature 1.
       guidance: Scale of classifier-free guidance (Ho & Salimans 2022): unconditional logits plus this times their
         difference to the conditional ones; 1 is none. Without condition means: nothing but the target itself visible.
       length: Longest sequence to make, end included; None is the modality's limit.
@@ -44,6 +45,7 @@ class Target:
     temperature_schedule: str = "constant"
     top_k: int = 0
     top_p: float = 1.0
+    tempered_top_p: bool = True
     guidance: float = 1.0
     length: int | None = None
 
