@@ -67,8 +67,8 @@ class Modality:
       mean: `continuous` only: subtracted from the vectors; its length divides `channels` (repeated along it).
       std: `continuous` only: divides the vectors after that.
       bias: `continuous` only: the projection of the vectors has a bias.
-      variable: `continuous` only: any number of vectors up to `shape`, such as a text encoder's outputs. They are masked
-        in spans like a sequence, with one zero vector for each hidden run, and positions count the visible ones.
+      variable: `continuous` only: any number of vectors up to `shape`, such as a text encoder's outputs. They are
+        masked in spans like a sequence, with one zero vector for each hidden run, and positions count what is visible.
       role: `input`: the model reads but cannot predict it; `target`: it predicts but cannot read it; or both.
       learned_positions: Learned instead of sine-cosine position embeddings.
       position_limit: Of sequences: positions of the decoder from this one on are embedded as position 0, as in the

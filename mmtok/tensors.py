@@ -126,9 +126,7 @@ def write_tensors(
             file.write(array.reshape(-1).view(np.uint8).data)
 
 
-def check_shapes(
-    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], *, where: str
-) -> None:
+def check_shapes(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], *, where: str) -> None:
     """Compares names and shapes.
 
     Args:

@@ -61,7 +61,7 @@ class EmbeddingTokenizer(Tokenizer):
             if value is None:
                 continue
             array = np.asarray(value)
-            what = f"modality '{self.name}', sample {row} of the batch: expected finite numbers (n, {self.config.channels})"
+            what = f"modality '{self.name}', sample {row} of the batch: expected numbers (n, {self.config.channels})"
             if array.ndim != 2 or array.shape[1] != self.config.channels or not len(array) or array.dtype.kind != "f":
                 raise MmtokError(f"{what}, found {array.dtype} of shape {array.shape}")
             if not np.isfinite(array).all():
@@ -72,4 +72,6 @@ class EmbeddingTokenizer(Tokenizer):
 
     def decode(self, column: TokenColumn) -> list[Any]:
         """Gives the vectors back (see `mmtok.codec.Codec`)."""
-        return [values[:length] if length else None for values, length in zip(column.values, column.length, strict=True)]
+        return [
+            values[:length] if length else None for values, length in zip(column.values, column.length, strict=True)
+        ]

@@ -81,7 +81,9 @@ class IdTokenizer(Tokenizer):
         if self.config.kind == "sequence":
             fits = ids.ndim == 1 and len(ids) < self.modality.size
         if not fits or ids.dtype.kind not in "iu" or (ids.size and not 0 <= ids.min() <= ids.max() < size):
-            wanted = " x ".join(map(str, self.config.shape)) if self.config.kind == "grid" else f"< {self.modality.size}"
+            wanted = (
+                " x ".join(map(str, self.config.shape)) if self.config.kind == "grid" else f"< {self.modality.size}"
+            )
             raise MmtokError(
                 f"modality '{self.name}', sample {row} of the batch: expected {wanted} token ids below {size}, found"
                 f" {ids.dtype} of shape {ids.shape}"

@@ -1,7 +1,7 @@
-"""Text in the pieces of an existing WordPiece vocabulary (Schuster and Nakajima 2012; the file format of `tokenizers`).
+"""Text in the pieces of an existing WordPiece vocabulary (Schuster and Nakajima 2012; files of `tokenizers`).
 
-The vocabulary file is part of the artifact. Its first ids must be those of every sequence here: padding, unknown, start,
-end, then the sentinels.
+The vocabulary file is part of the artifact. Its first ids must be those of every sequence here: padding, unknown,
+start, end, then the sentinels.
 """
 
 import dataclasses
@@ -84,7 +84,9 @@ class WordPieceTokenizer(Tokenizer):
         found = made._pieces.get_vocab()
         for word, id in SPECIALS.items():
             if found.get(word) != id:
-                raise MmtokError(f"tokenizer '{self.name}': the vocabulary must have {word} as id {id}, it has {found.get(word)}")
+                raise MmtokError(
+                    f"tokenizer '{self.name}': the vocabulary must have {word} as id {id}, it has {found.get(word)}"
+                )
         return made
 
     def encode(self, values: Sequence[Any]) -> TokenColumn:

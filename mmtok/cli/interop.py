@@ -20,8 +20,9 @@ class ImportOptions:
     mmtok import 4m 4M-7_B/ 4M_tokenizers_rgb_16k_224-448/ text_tokenizer_4m_wordpiece_30k.json --out models/4m-7-b
     """
 
-    files: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Safetensors files, or folders with one and its config.json; and the text vocabulary (JSON)."""
+    files: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Safetensors files, or folders with one and its config.json; and the text vocabulary (JSON). MODALITY=FILE says
+    whose tokenizer it is where its configuration and name do not."""
     out: Path
     """New folder."""
 

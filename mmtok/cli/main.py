@@ -72,7 +72,9 @@ def _command(words: list[str]) -> tuple[str, list[str]]:
         name = " ".join(words[:count])
         if name in COMMANDS:
             return name, words[count:]
-    raise unknown("command", " ".join(words[:2]) if words[0] in ("tokenizer", "import", "export") else words[0], COMMANDS)
+    raise unknown(
+        "command", " ".join(words[:2]) if words[0] in ("tokenizer", "import", "export") else words[0], COMMANDS
+    )
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:

@@ -43,9 +43,7 @@ class Choice:
 
     def distribution(self, logits: Float[Array, "*rows V"], temperature: Float[Array, "*#rows"]) -> Array:
         """Returns the log-probabilities to draw from."""
-        return filtered(
-            logits, temperature=temperature, top_k=self.top_k, top_p=self.top_p, tempered=self.tempered
-        )
+        return filtered(logits, temperature=temperature, top_k=self.top_k, top_p=self.top_p, tempered=self.tempered)
 
 
 @jax.jit

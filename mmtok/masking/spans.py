@@ -125,9 +125,7 @@ def mask(ids: Int[np.ndarray, "B T"], hidden: Bool[np.ndarray, "B T"], *, length
     return Masked(ids, masked, opens, np.cumsum(opens, axis=1, dtype=np.int32), used)
 
 
-def places(
-    sequences: Masked, *, shown: Int[np.ndarray, " B"]
-) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+def places(sequences: Masked, *, shown: Int[np.ndarray, " B"]) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     """Returns (row, column) of each input slot, row after row: visible tokens, and one for each masked run."""
     emit = (sequences.opens | (sequences.used & ~sequences.masked)) & (shown > 0)[:, None]
     rows, columns = np.nonzero(emit)

@@ -181,8 +181,9 @@ def _name(path: tuple[Any, ...]) -> str:
 
 def _card(c: ModelConfig, modalities: tuple[Modality, ...], weights: Mapping[str, Any]) -> str:
     rows = [
-        f"| {item.name} | {item.kind} | {' x '.join(map(str, item.shape))} | {'-' if item.kind == 'continuous' else item.codes}"
-        f" | {item.vocab_size or '-'} | {item.fingerprint or '-'} |"
+        f"| {item.name} | {item.kind} | {' x '.join(map(str, item.shape))}"
+        f" | {'-' if item.kind == 'continuous' else item.codes} | {item.vocab_size or '-'}"
+        f" | {item.fingerprint or '-'} |"
         for item in modalities
     ]
     return "\n".join(

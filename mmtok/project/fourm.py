@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from mmtok.files import new_folder, read_json
 from mmtok.generate import Target
 from mmtok.interop.fourm.checkpoint import Checkpoint, open_checkpoint, write_text
 from mmtok.interop.fourm.config import is_model
-from mmtok.interop.fourm.modalities import TOKENIZED
+from mmtok.interop.fourm.modalities import RELEASED, TOKENIZED
 from mmtok.interop.fourm.model import export_model, read_model
-from mmtok.interop.fourm.texts import FourMTextConfig, FourMTextTokenizer, Form
+from mmtok.interop.fourm.texts import Form, FourMTextConfig, FourMTextTokenizer
 from mmtok.modality import Modality
 from mmtok.tensors import Spec, write_tensors
 from mmtok.tokenizers.artifact import Tokenizer, load
@@ -43,13 +42,53 @@ TEXT = Target(modality="", temperature=0.3, top_p=0.8, tempered_top_p=False)
 TEMPERATURES = {"det": 0.7, "human_poses": 0.1, "color_palette": 0.1, "metadata": 0.1, "sam_instance": 0.01}
 
 
-def import_fourm(paths: Sequence[Path], out: Path) -> str:
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """A tokenizer's checkpoint.
+
+    Attributes:
+      checkpoint: Its tensors and configuration.
+      domain: What it is for, by 4M's names; "" where nothing says so.
+      modality: The only modality that is to have it; "" is all that fit.
+    """
+
+    checkpoint: Checkpoint
+    domain: str
+    modality: str
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, modality: str) -> "Given":
+        """Finds out what a tokenizer is for, from its configuration or from how its file or folder is called."""
+        path = checkpoint.path
+        name = path.parent.name if path.stem == "model" else path.stem
+        released = [domain for part, domain in RELEASED.items() if part in name]
+        domain = str(checkpoint.config.get("domain") or "").partition("@")[0]
+        return cls(checkpoint, domain or (released or [""])[0], modality)
+
+    def fits(self, item: Modality) -> bool:
+        """Whether it makes the tokens of a modality."""
+        if self.modality:
+            return item.name == self.modality
+        return item.name.partition("@")[0] in TOKENIZED.get(self.domain, ())
+
+    def tokenizer(self, *, name: str, source: str, side: int | None = None) -> Tokenizer:
+        """Returns the tokenizer, for grids of `side` tokens where that is given."""
+        config = dict(self.checkpoint.config)
+        if self.domain:
+            config["domain"] = self.domain
+        cells = config.get("patch_proj") is False
+        size = None if side is None else side * (1 if cells else int(config.get("patch_size") or PATCH))
+        return _tokenizers().import_tokenizer(self.checkpoint.tensors, config, name=name, source=source, size=size)
+
+
+def import_fourm(files: Sequence[str], out: Path) -> str:
     """Imports 4M files: a model with its tokenizers, or tokenizers alone.
 
     Args:
-      paths: Safetensors files or folders with one, of one model at most and any number of tokenizers; and the JSON file
-        of the text vocabulary. Modalities of the model without a tokenizer are given and made as token ids.
-      out: Becomes a model folder as `mmtok train` writes it; without a model the folder of the tokenizer, or of several.
+      files: Safetensors files, or folders with one, of one model at most and any number of tokenizers; and the JSON
+        file of the text vocabulary. `MODALITY=FILE` says whose tokenizer it is where its configuration and name do
+        not. Modalities of the model without a tokenizer are given and made as token ids.
+      out: Becomes a model folder as `mmtok train` writes it; without a model the folder of the tokenizer, or of all.
 
     Returns:
       What was made, in words.
@@ -60,22 +99,31 @@ def import_fourm(paths: Sequence[Path], out: Path) -> str:
     """
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         raise MmtokError(f"{out}: exists already; name a new folder")
-    texts = [path for path in paths if path.suffix == ".json"]
-    checkpoints = [open_checkpoint(path) for path in paths if path not in texts]
-    models = [checkpoint for checkpoint in checkpoints if is_model(checkpoint.config)]
+    texts = [Path(file) for file in files if file.endswith(".json")]
+    models, given = [], []
+    for file in files:
+        if Path(file) in texts:
+            continue
+        modality, equals, path = "", "", file
+        if not Path(file).exists():
+            modality, equals, path = file.partition("=")
+        checkpoint = open_checkpoint(Path(path if equals else file))
+        if is_model(checkpoint.config):
+            models.append(checkpoint)
+        else:
+            given.append(Given.of(checkpoint, modality if equals else ""))
     if len(models) > 1 or len(texts) > 1:
         kind = "models" if len(models) > 1 else "text vocabularies"
         raise MmtokError(f"two {kind} are given, one was expected; import them into folders of their own")
-    tokenizers = {checkpoint.path: _tokenizer(checkpoint) for checkpoint in checkpoints if checkpoint not in models}
     if models:
-        words = texts[0].read_bytes() if texts else None
-        return _import_model(models[0], tokenizers, words, out)
-    if texts or not tokenizers:
+        return _import_model(models[0], given, _read(texts[0]) if texts else None, out)
+    if texts or not given:
         raise MmtokError("a text vocabulary belongs to a model: give the model's file too")
+    tokenizers = [_alone(item) for item in given]
     with new_folder(out) as folder:
-        for tokenizer in tokenizers.values():
+        for tokenizer in tokenizers:
             tokenizer.save(folder / tokenizer.name if len(tokenizers) > 1 else folder)
-    return f"tokenizers {', '.join(tokenizer.name for tokenizer in tokenizers.values())}"
+    return f"tokenizer {', '.join(tokenizer.name for tokenizer in tokenizers)}"
 
 
 def export_fourm(folder: Path, file: Path) -> None:
@@ -95,13 +143,19 @@ def export_fourm(folder: Path, file: Path) -> None:
     return write_tensors(file, specs, tensors.__getitem__, metadata=write_text(config))
 
 
-def _import_model(checkpoint: Checkpoint, given: Mapping[Path, Tokenizer], words: bytes | None, out: Path) -> str:
+def _import_model(checkpoint: Checkpoint, given: Sequence[Given], words: bytes | None, out: Path) -> str:
     found = read_model(checkpoint)
-    owners = {path: _owners(tokenizer, checkpoint_name(path), found.modalities) for path, tokenizer in given.items()}
+    for item in given:
+        if not any(item.fits(modality) for modality in found.modalities):
+            what = f"modality '{item.modality}'" if item.modality else f"the domain '{item.domain or 'unknown'}'"
+            raise MmtokError(
+                f"{item.checkpoint.path}: the model has no tokens for {what}; leave the tokenizer out, or say whose it"
+                f" is: MODALITY=FILE{suggest(item.modality, [modality.name for modality in found.modalities])}"
+            )
     tokenizers: dict[str, Tokenizer] = {}
-    for item in found.modalities:
-        own = [given[path] for path, names in owners.items() if item.name in names]
-        tokenizers[item.name] = _fitting(own[-1], item) if own else _plain(item, words)
+    for modality in found.modalities:
+        own = [item for item in given if item.fits(modality)]
+        tokenizers[modality.name] = _fitting(own[-1], modality) if own else _plain(modality, words)
     modalities = tuple(
         dataclasses.replace(
             item,
@@ -120,40 +174,31 @@ def _import_model(checkpoint: Checkpoint, given: Mapping[Path, Tokenizer], words
     return f"model of {len(modalities)} modalities" + (f"; as token ids: {', '.join(bare)}" if bare else "")
 
 
-def checkpoint_name(path: Path) -> str:
-    """What a file is called: its own name, or the folder's for the usual `model.safetensors`."""
-    return path.parent.name if path.stem == "model" else path.stem
-
-
 def _tokenizers() -> Any:
     """The module for 4M's tokenizers, whose networks are needed only where there are any."""
     return importlib.import_module("mmtok.interop.fourm.tokenizers")
 
 
-def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    tensors = checkpoint.tensors
-    return _tokenizers().import_tokenizer({name: tensors[name] for name in tensors}, dict(checkpoint.config))
+def _read(path: Path) -> bytes:
+    read_json(path)  # says in one sentence what is wrong with it
+    return path.read_bytes()
 
 
-def _owners(tokenizer: Tokenizer, name: str, modalities: Sequence[Modality]) -> list[str]:
-    """The modalities of a model whose tokens a tokenizer makes."""
-    if tokenizer.name not in TOKENIZED:
-        raise MmtokError(f"{name}: no modality of 4M has tokens of the domain '{tokenizer.name}'{suggest(tokenizer.name, TOKENIZED)}")
-    return [item.name for item in modalities if item.name.split("@")[0] in TOKENIZED[tokenizer.name]]
+def _alone(item: Given) -> Tokenizer:
+    path = item.checkpoint.path
+    name = item.modality or item.domain or (path.parent.name if path.stem == "model" else path.stem)
+    return item.tokenizer(name=name, source=name)
 
 
-def _fitting(tokenizer: Tokenizer, item: Modality) -> Tokenizer:
+def _fitting(given: Given, item: Modality) -> Tokenizer:
     """A tokenizer as a modality of the model, at its resolution."""
-    config = tokenizer.config
-    if tokenizer.modality.shape != item.shape and hasattr(config, "encoder"):
-        encoder = dataclasses.replace(config.encoder, size=config.encoder.patch * item.shape[0])
-        config = dataclasses.replace(config, encoder=encoder)
-    made = dataclasses.replace(tokenizer, name=item.name, source=item.source, config=config)
-    ours, theirs = made.modality, item
-    if (ours.vocab_size, ours.size, ours.codes) != (theirs.vocab_size, theirs.size, theirs.codes):
+    made = given.tokenizer(name=item.name, source=item.source, side=item.shape[0] if len(item.shape) == 2 else None)
+    ours = made.modality
+    if (ours.kind, ours.vocab_size, ours.size, ours.codes) != (item.kind, item.vocab_size, item.size, item.codes):
         raise MismatchError(
-            f"modality '{item.name}': the model has {theirs.size} tokens out of {theirs.vocab_size}, the tokenizer"
-            f" {tokenizer.name} makes {ours.size} out of {ours.vocab_size}; give the tokenizer it was trained with"
+            f"{given.checkpoint.path}: modality '{item.name}' of the model has {item.size} tokens out of"
+            f" {item.vocab_size}, this tokenizer makes {ours.size * ours.codes} out of {ours.vocab_size}; give the one"
+            " it was trained with"
         )
     return made
 

@@ -47,7 +47,9 @@ def open_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(file, tensors, {key: read_text(text) for key, text in texts.items()}, tensors.metadata)
     beside = file.with_name("config.json")
     if not beside.is_file():
-        raise MmtokError(f"{file}: no configuration in its metadata, and no {beside.name} beside it; copy that file too")
+        raise MmtokError(
+            f"{file}: no configuration in its metadata, and no {beside.name} beside it; copy that file too"
+        )
     config = read_json(beside)
     if not isinstance(config, dict):
         raise MmtokError(f"{beside}: the configuration must be a JSON object, it is a {type(config).__name__}")

@@ -57,12 +57,11 @@ def model_config(config: Mapping[str, Any], *, where: str) -> ModelConfig:
     activation = key("act_layer", str)
     if activation not in ACTIVATIONS:
         raise MmtokError(f"{where}: act_layer is '{activation}', expected {' or '.join(ACTIVATIONS)}")
-    hidden = int(dim * key("mlp_ratio", float))
     return ModelConfig(
         dim=dim,
         heads=heads,
         head_dim=dim // heads,
-        mlp_hidden=int(2 * hidden / 3) if gated else hidden,
+        mlp_hidden=_hidden(dim, key("mlp_ratio", float), gated=gated),
         gated=gated,
         activation="silu" if activation == "SiLU" else "gelu",
         registers=key("num_register_tokens", int),
@@ -129,8 +128,13 @@ def _ratio(config: ModelConfig) -> float:
     """The `mlp_ratio` that gives the hidden width, 4 where that does."""
     hidden = math.ceil(config.mlp_hidden * 1.5) if config.gated else config.mlp_hidden
     ratios = (4.0, hidden / config.dim, (hidden + 0.5) / config.dim)
-    fits = (r for r in ratios if (int(2 * int(config.dim * r) / 3) if config.gated else int(config.dim * r)) == config.mlp_hidden)
-    return next(fits)
+    return next(ratio for ratio in ratios if _hidden(config.dim, ratio, gated=config.gated) == config.mlp_hidden)
+
+
+def _hidden(dim: int, ratio: float, *, gated: bool) -> int:
+    """The hidden width of an MLP; a gated one, which has three matrices, has two thirds of it."""
+    hidden = int(dim * ratio)
+    return int(2 * hidden / 3) if gated else hidden
 
 
 class _Keys:
@@ -142,7 +146,9 @@ class _Keys:
     def __call__(self, name: str, kind: type) -> Any:
         value = self._config.get(name, DEFAULTS.get(name))
         if value is None:
-            raise MmtokError(f"{self._where}: the configuration lacks the key '{name}'; copy it from where the file is from")
+            raise MmtokError(
+                f"{self._where}: the configuration lacks the key '{name}'; copy it from where the file is from"
+            )
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):

@@ -111,13 +111,28 @@ TOKENIZED: Mapping[str, tuple[str, ...]] = {
     "semseg_coco": ("tok_semseg",),
     "CLIP-B16": ("tok_clip",),
     "canny_edge": ("tok_canny_edge", "tok_sam_edge"),  # one tokenizer for both kinds of edges
-    "sam_edge": ("tok_canny_edge", "tok_sam_edge"),
     "DINOv2-B14": ("tok_dinov2",),
     "ImageBind-H14": ("tok_imagebind",),
     "DINOv2-B14-global": ("tok_dinov2_global",),
     "ImageBind-H14-global": ("tok_imagebind_global",),
 }
 """Domain of a 4M tokenizer -> the modalities whose tokens it makes, without their resolution."""
+
+RELEASED: Mapping[str, str] = {
+    "rgb_16k": "rgb",
+    "depth_8k": "depth",
+    "normal_8k": "normal",
+    "semseg_4k": "semseg_coco",
+    "CLIP-B16_8k": "CLIP-B16",
+    "edge_8k": "canny_edge",
+    "DINOv2-B14_8k": "DINOv2-B14",
+    "ImageBind-H14_8k": "ImageBind-H14",
+    "DINOv2-B14-global_8k": "DINOv2-B14-global",
+    "ImageBind-H14-global_8k": "ImageBind-H14-global",
+    "sam-instance_1k": "sam_mask",
+    "human-poses_1k": "human_poses",
+}
+"""Part of the name of a released tokenizer -> its domain."""
 
 
 def identifier(name: str) -> int:

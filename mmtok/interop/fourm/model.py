@@ -1,7 +1,7 @@
 """Any-to-any models of 4M: from their checkpoint to a model folder, and back."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmtok.errors import MmtokError
-from mmtok.files import read_json
 from mmtok.interop.fourm.checkpoint import Checkpoint, read_text, write_text
 from mmtok.interop.fourm.config import DEFAULTS, fourm_config, modalities, model_config
 from mmtok.interop.fourm.parameters import Table, table
-from mmtok.modality import Modality, by_name
+from mmtok.modality import Modality
 from mmtok.model import ModelConfig, load_description, write_model
 from mmtok.tensors import Spec, TensorFile, check_shapes, write_tensors
 
@@ -95,7 +94,9 @@ def read_model(checkpoint: Checkpoint) -> Import:
     if _heads_are_tied(tensors, items):
         config = dataclasses.replace(config, tie="head")
     links = table(config, items)
-    tied = {link.theirs for part in links.parts.values() if any(link.theirs in tensors for link in part) for link in part}
+    tied = {
+        link.theirs for part in links.parts.values() if any(link.theirs in tensors for link in part) for link in part
+    }
     check_shapes(
         {name: shape for name, shape in links.theirs.items() if name in tensors or name not in tied},
         {name: spec.shape for name, spec in tensors.specs.items()},

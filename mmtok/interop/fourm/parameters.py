@@ -145,7 +145,9 @@ def table(config: ModelConfig, modalities: tuple[Modality, ...]) -> Table:
     ):
         for layer in range(depth):
             for theirs, modules in (names | mlp).items():
-                builder.layer(f"{side}.{layer}.{theirs}", [f"{side}.blocks.{module}" for module in modules], at=(layer,))
+                builder.layer(
+                    f"{side}.{layer}.{theirs}", [f"{side}.blocks.{module}" for module in modules], at=(layer,)
+                )
     for theirs, modules in OUTSIDE.items():
         builder.layer(theirs, modules)
     builder.whole("mask_token", "embeddings.mask", (1, 1, config.dim))
@@ -210,7 +212,7 @@ class _Builder:
         self.links.append(Link(theirs, None, ours, at))
 
     def layer(self, theirs: str, modules: tuple[str, ...] | list[str], *, at: tuple[int, ...] = ()) -> None:
-        """A linear layer or a norm: its weight, and its bias where ours has one; nothing where ours has no such layer."""
+        """A linear layer or a norm: its weight, and its bias where ours has one; nothing where we have no such layer."""
         for leaf, names in (("weight", ("kernel", "scale")), ("bias", ("bias",))):
             found = [f"{module}.{name}" for module in modules for name in names if f"{module}.{name}" in self.ours]
             row = 0

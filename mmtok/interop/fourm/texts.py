@@ -5,6 +5,7 @@ A text is made of words `v0=12` (axis 0, bin 12), class names and control words,
 
 import dataclasses
 import functools
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -174,7 +175,7 @@ def write_metadata(value: Any) -> list[str]:
 def read_metadata(text: str) -> dict[str, float]:
     """Returns the values that follow a key that there is; the last one where a key comes twice."""
     words, rules, numbers = text.split(), list(METADATA.items()), {}
-    for first, second in zip(words, words[1:]):
+    for first, second in itertools.pairwise(words):
         number, bin = bin_of(first, axis=1), bin_of(second, axis=0)
         if number is not None and bin is not None and number < len(rules):
             key, rule = rules[number]
@@ -269,7 +270,11 @@ def write_poses(value: Any) -> list[str]:
     """
     return [
         " ".join(
-            ["human", _corners(person["box"], BINS - 1), *(f"{name} {g.write(person[name])}" for name, g in PERSON.items())]
+            [
+                "human",
+                _corners(person["box"], BINS - 1),
+                *(f"{name} {g.write(person[name])}" for name, g in PERSON.items()),
+            ]
         )
         for person in value
     ] or ["none"]
@@ -282,7 +287,9 @@ def read_poses(text: str) -> list[dict[str, Any]]:
         box = [bin_of(word, axis=axis) for axis, word in enumerate(words[:4])]
         corners = [bin / (BINS - 1) for bin in box if bin is not None]
         if len(corners) == 4:
-            groups = {name: group.read(words[words.index(name) + 1 :]) for name, group in PERSON.items() if name in words}
+            groups = {
+                name: group.read(words[words.index(name) + 1 :]) for name, group in PERSON.items() if name in words
+            }
             persons.append({"box": corners, **{name: found for name, found in groups.items() if found is not None}})
     return persons
 
@@ -361,7 +368,7 @@ class FourMTextTokenizer(WordPieceTokenizer):
     """Tokenizes the text of a value; in metadata each key opens a masking unit."""
 
     Config = FourMTextConfig
-    config: FourMTextConfig
+    config: FourMTextConfig  # pyright: ignore[reportIncompatibleVariableOverride]  (narrowed, as in every family)
 
     @functools.cached_property
     def chunk_prefix(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]  (decided by the form)
@@ -373,7 +380,9 @@ class FourMTextTokenizer(WordPieceTokenizer):
         try:
             return FORMS[self.config.form][0](value)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
-            raise MmtokError(f"{what}: not a value of the form '{self.config.form}' ({type(error).__name__}: {error})") from None
+            raise MmtokError(
+                f"{what}: not a value of the form '{self.config.form}' ({type(error).__name__}: {error})"
+            ) from None
 
     def read(self, text: str) -> Any:
         """Returns the parts of a text that make sense."""
