@@ -212,7 +212,7 @@ class _Builder:
         self.links.append(Link(theirs, None, ours, at))
 
     def layer(self, theirs: str, modules: tuple[str, ...] | list[str], *, at: tuple[int, ...] = ()) -> None:
-        """A linear layer or a norm: its weight, and its bias where ours has one; nothing where we have no such layer."""
+        """A linear layer or a norm: its weight, and its bias where ours has one; nothing where there is none."""
         for leaf, names in (("weight", ("kernel", "scale")), ("bias", ("bias",))):
             found = [f"{module}.{name}" for module in modules for name in names if f"{module}.{name}" in self.ours]
             row = 0
