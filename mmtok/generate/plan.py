@@ -113,7 +113,7 @@ def validate(plan: Plan, known: Mapping[str, Known], modalities: tuple[Modality,
             raise MmtokError(f"target '{name}' occurs twice in the plan; each modality is generated once")
         seen.add(name)
         _check_settings(target, table[name])
-    _check_known(known, table)
+    check_known(known, modalities)
     return tuple(target.resolved(table[target.modality]) for target in plan)
 
 
@@ -174,7 +174,13 @@ def _check_settings(target: Target, modality: Modality) -> None:
         raise MmtokError(f"{where}: top_k {target.top_k} is more than its vocabulary of {modality.vocab_size}")
 
 
-def _check_known(known: Mapping[str, Known], table: Mapping[str, Modality]) -> None:
+def check_known(known: Mapping[str, Known], modalities: tuple[Modality, ...]) -> None:
+    """Checks known tokens.
+
+    Raises:
+      MmtokError: the model has no such modality, shape or range are wrong, or the numbers of samples differ.
+    """
+    table = by_name(modalities)
     samples: dict[str, int] = {}
     for name, item in known.items():
         if name not in table:

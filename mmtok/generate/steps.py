@@ -59,6 +59,12 @@ def random_ranks(keys: Key[Array, " B"], *, size: int) -> Float[Array, "B size"]
 
 
 @functools.partial(jax.jit, static_argnames="graph")
+def encoder_states(graph: Any, state: Any, encoder: EncoderSlots) -> Float[Array, "B N D"]:
+    """Runs the encoder; registers are left out."""
+    return nnx.merge(graph, state).encoder_hidden(encoder)[:, -encoder.valid.shape[1] :]
+
+
+@functools.partial(jax.jit, static_argnames="graph")
 def hidden_states(graph: Any, state: Any, encoder: EncoderSlots, decoder: DecoderSlots) -> Float[Array, "B M D"]:
     """Runs the model on mask queries; shared by all grids of the same bucket."""
     model = nnx.merge(graph, state)

@@ -39,6 +39,27 @@ FROM_PICTURE = Target(
 PICTURE = dataclasses.replace(FROM_PICTURE, steps=25, temperature=3.0, temperature_schedule="onex:0.5:0.5")
 LARGER = Target(modality="", scheme="maskgit", steps=8, guidance=3.0, top_p=0.9, tempered_top_p=False)
 TEXT = Target(modality="", temperature=0.3, top_p=0.8, tempered_top_p=False)
+ORDER = (
+    "tok_clip",
+    "tok_dinov2",
+    "tok_imagebind",
+    "tok_dinov2_global",
+    "tok_imagebind_global",
+    "tok_depth",
+    "tok_normal",
+    "tok_semseg",
+    "tok_canny_edge",
+    "tok_sam_edge",
+    "tok_rgb",
+    "caption",
+    "det",
+    "human_poses",
+    "sam_instance",
+    "color_palette",
+    "metadata",
+)
+"""The order in which 4M makes modalities, without their resolution."""
+
 TEMPERATURES = {"det": 0.7, "human_poses": 0.1, "color_palette": 0.1, "metadata": 0.1, "sam_instance": 0.01}
 
 
@@ -165,7 +186,9 @@ def _import_model(checkpoint: Checkpoint, given: Sequence[Given], words: bytes |
         )
         for item in found.modalities
     )
-    sampling = {item.name: _sampling(item) for item in modalities if item.is_target}
+    order = {name: place for place, name in enumerate(ORDER)}
+    targets = sorted((item for item in modalities if item.is_target), key=lambda item: order[item.name.split("@")[0]])
+    sampling = {item.name: _sampling(item) for item in targets}
     with new_folder(out) as folder:
         for name, tokenizer in tokenizers.items():
             tokenizer.save(folder / "tokenizers" / name)

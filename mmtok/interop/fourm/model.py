@@ -1,6 +1,7 @@
 """Any-to-any models of 4M: from their checkpoint to a model folder, and back."""
 
 import dataclasses
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmtok.errors import MmtokError
+from mmtok.files import new_file
 from mmtok.interop.fourm.checkpoint import Checkpoint, read_text, write_text
 from mmtok.interop.fourm.config import DEFAULTS, fourm_config, modalities, model_config
 from mmtok.interop.fourm.parameters import Table, table
@@ -139,6 +141,19 @@ def export_model(folder: Path, file: Path) -> None:
         if name not in record.absent
     }
     write_tensors(file, specs, read, metadata=_metadata(fourm_config(config, items), record.metadata))
+
+
+def carry_over(source: Path, folder: Path) -> dict[str, Any]:
+    """Copies what an export needs from a model folder to that of a model that was trained from it.
+
+    Returns:
+      Keys for its config.json; none where the source did not come from 4M.
+    """
+    if (source / SPARES).exists():
+        with new_file(folder / SPARES) as temporary:
+            shutil.copyfile(source / SPARES, temporary)
+    description = load_description(source)[2]
+    return {RECORD: description[RECORD]} if RECORD in description else {}
 
 
 def _metadata(config: Mapping[str, Any], found: Mapping[str, str]) -> dict[str, str]:
