@@ -121,9 +121,9 @@ def write_tensors(
     with new_file(path) as temporary, temporary.open("wb") as file:
         file.write(len(text).to_bytes(_LENGTH, "little") + text)
         for name in order:
-            array = np.ascontiguousarray(read(name))
+            array = np.asarray(read(name))
             assert (array.shape, array.dtype) == (specs[name].shape, specs[name].dtype), name
-            file.write(array.reshape(-1).view(np.uint8).data)
+            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def check_shapes(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], *, where: str) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from mmtok.batch import DecoderSlots, EncoderSlots, MaskedBatch
+from mmtok.interop.fourm.config import modalities, model_config
+from mmtok.interop.fourm.parameters import table
 from mmtok.modality import Modality
 
 
@@ -79,3 +81,46 @@ def patches(images: np.ndarray, item: Modality) -> np.ndarray:
     vectors = split.transpose(0, 2, 4, 3, 5, 1).reshape(batch, side * side, -1)
     mean, std = (np.resize(np.array(value, np.float32), vectors.shape[-1]) for value in (item.mean, item.std))
     return vectors * std + mean
+
+
+TINY = {
+    "dim": 32,
+    "num_heads": 2,
+    "encoder_depth": 1,
+    "decoder_depth": 1,
+    "mlp_ratio": 4.0,
+    "qkv_bias": False,
+    "proj_bias": False,
+    "mlp_bias": False,
+    "norm_bias": False,
+    "gated_mlp": True,
+    "act_layer": "SiLU",
+    "image_size": 224,
+    "patch_size": 16,
+    "domains_in": ["rgb@224", "tok_semseg@224", "metadata"],
+    "domains_out": ["tok_semseg@224", "metadata"],
+}
+
+
+def tiny_state(config: Mapping[str, Any], *, seed: int = 0) -> dict[str, np.ndarray]:
+    """Noise for each tensor that a checkpoint of `config` has; constants as they must be, spare tables of their own."""
+    where = "tiny"
+    links = table(model_config(config, where=where), modalities(config, where=where))
+    rng = np.random.default_rng(seed)
+    state = {name: rng.normal(size=shape).astype(np.float32) for name, shape in links.shapes.items()}
+    for name, spare in links.spares.items():
+        if np.isfinite(spare.tolerance):
+            state[name] = spare.usual(state.__getitem__)
+            state[name][..., -1] += spare.tolerance / 2  # sines that another library would compute
+        else:
+            state[name] = rng.normal(size=spare.shape).astype(np.float32)
+    for name in state if config.get("share_modality_embeddings", True) else ():
+        if name.startswith("decoder_embeddings.") and name.endswith(".mod_emb"):
+            state[name] = state.get(name.replace("decoder", "encoder", 1), state[name])
+    return state
+
+
+def write_checkpoint(file: Path, state: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(dict(state), file, metadata={key: str(value) for key, value in config.items()})
+    return file
