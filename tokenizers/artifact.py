@@ -37,11 +37,15 @@ _BUILT_IN = {
     "image": "mmtok.tokenizers.images:ImageTokenizer",
     "feature": "mmtok.tokenizers.features:FeatureTokenizer",
     "text": "mmtok.tokenizers.text:TextTokenizer",
+    "wordpiece": "mmtok.tokenizers.wordpiece:WordPieceTokenizer",
+    "4m-text": "mmtok.interop.fourm.texts:FourMTextTokenizer",
     "boxes": "mmtok.tokenizers.coordinates:BoxTokenizer",
     "palette": "mmtok.tokenizers.coordinates:PaletteTokenizer",
     "metadata": "mmtok.tokenizers.coordinates:MetadataTokenizer",
     "scalars": "mmtok.tokenizers.scalars:ScalarTokenizer",
     "pixels": "mmtok.tokenizers.pixels:PixelTokenizer",
+    "embeddings": "mmtok.tokenizers.embeddings:EmbeddingTokenizer",
+    "ids": "mmtok.tokenizers.ids:IdTokenizer",
 }
 
 
