@@ -42,6 +42,9 @@ _BUILT_IN = {
     "metadata": "mmtok.tokenizers.coordinates:MetadataTokenizer",
     "scalars": "mmtok.tokenizers.scalars:ScalarTokenizer",
     "pixels": "mmtok.tokenizers.pixels:PixelTokenizer",
+    "vq": "mmtok.tokenizers.vq:VQTokenizer",
+    "divae": "mmtok.tokenizers.divae:DiVAETokenizer",
+    "memcodes": "mmtok.tokenizers.vectors:VectorTokenizer",
 }
 
 
@@ -219,7 +222,7 @@ def _names(state: nnx.State) -> list[str]:
 
 
 def _named(module: nnx.Module) -> dict[str, Any]:
-    state = nnx.state(module, nnx.Param)
+    state = nnx.state(module)
     return dict(zip(_names(state), jax.tree.leaves(state), strict=True))
 
 
