@@ -9,7 +9,7 @@ import numpy as np
 
 from mmtok.errors import MmtokError, suggest
 from mmtok.tokenizers.artifact import Tokenizer
-from mmtok.tokenizers.diffusion import NoiseConfig, SamplerConfig
+from mmtok.tokenizers.diffusion import NoiseConfig, SamplerConfig, Schedule
 from mmtok.tokenizers.divae import DiVAEConfig
 from mmtok.tokenizers.networks.mlp import MLPConfig
 from mmtok.tokenizers.networks.resizable import ViTConfig
@@ -68,13 +68,12 @@ UVITS = {
     "uvit_b_p4_f16_extraconv": UViTConfig(levels=(128, 256, 512), halve=False),
     "uvit_l_p4_f16_extraconv": UViTConfig(levels=(128, 256, 512), halve=False, width=1024, depth=24, heads=16),
 }
-SCHEDULES = {
+SCHEDULES: Mapping[str, Schedule] = {
     "linear": "linear",
     "scaled_linear": "scaled_linear",
     "squaredcos_cap_v2": "squared_cosine",
     "sigmoid": "sigmoid",
 }
-SHIFTED = "shifted_cosine"
 PREDICTIONS = {"sample": "sample", "epsilon": "epsilon", "v_prediction": "velocity"}
 REPLACEMENTS = {"batch_random": "batch", "linde_buzo_gray": "split"}
 REFINE = 2  # ConvNeXt blocks of `out_conv`
@@ -198,12 +197,12 @@ def _divae(
 
 def _noise(key: "_Keys") -> NoiseConfig:
     schedule, _, shift = key("beta_schedule", str).partition(":")
-    shifted = schedule == SHIFTED and re.fullmatch(r"\d*\.?\d+", shift)
+    shifted = schedule == "shifted_cosine" and re.fullmatch(r"\d*\.?\d+", shift)
     if not shifted and schedule + shift not in SCHEDULES:
-        raise key.fault("beta_schedule", key("beta_schedule", str), [*SCHEDULES, f"{SHIFTED}:0.5"])
+        raise key.fault("beta_schedule", key("beta_schedule", str), [*SCHEDULES, "shifted_cosine:0.5"])
     return NoiseConfig(
         steps=key("num_train_timesteps", int),
-        schedule=SHIFTED if shifted else SCHEDULES[schedule],
+        schedule="shifted_cosine" if shifted else SCHEDULES[schedule],
         shift=float(shift) if shifted else 1.0,
         zero_terminal=key("zero_terminal_snr", bool),
         prediction=key.one_of("prediction_type", PREDICTIONS),
@@ -338,13 +337,13 @@ def _decoder_keys(config: DiVAEConfig, name: str) -> dict[str, Any]:
     types = [known for known, shape in (UNETS | UVITS).items() if shape == plain]
     if not types:
         raise MmtokError(f"tokenizer '{name}': 4M has no decoder of the shape {network}; it cannot be exported")
-    shifted = noise.schedule == SHIFTED
+    shifted = noise.schedule == "shifted_cosine"
     return {
         "dec_type": types[0],
         "num_train_timesteps": noise.steps,
         "cls_free_guidance_dropout": config.drop,
         "scheduler": config.sampler.method,
-        "beta_schedule": f"{SHIFTED}:{noise.shift}" if shifted else _inverse(SCHEDULES, noise.schedule),
+        "beta_schedule": f"shifted_cosine:{noise.shift}" if shifted else _inverse(SCHEDULES, noise.schedule),
         "prediction_type": _inverse(PREDICTIONS, noise.prediction),
         "clip_sample": noise.clip,
         "thresholding": False,

@@ -12,6 +12,7 @@ from mmtok.interop.fourm.tokenizer_config import fourm_config, tokenizer_config
 from mmtok.interop.fourm.tokenizer_names import ALIASES, INITIALISED, Link
 from mmtok.tokenizers.artifact import Tokenizer, create
 from mmtok.tokenizers.divae import DiVAEConfig
+from mmtok.tokenizers.networks.uvit import UViTConfig
 from mmtok.tokenizers.units import Values
 from mmtok.tokenizers.vectors import VectorConfig
 from mmtok.tokenizers.vq import VQTokenizerConfig
@@ -90,7 +91,7 @@ def _links(tokenizer: Tokenizer) -> list[Link]:
             found = list(table.links(shapes, table.VECTORS))
         case DiVAEConfig(uvit=None):
             found = list(table.links(shapes, table.UNET))
-        case DiVAEConfig(uvit=uvit):
+        case DiVAEConfig(uvit=UViTConfig() as uvit):
             found = list(table.links(shapes, table.UVIT))
             attends = uvit.condition == "xattn"
             early = uvit.depth - uvit.depth // 2 if uvit.long_skips else uvit.depth
@@ -127,5 +128,5 @@ class _Part:
             self.value = tensor
             if tensor.shape != shape or tensor.dtype != np.float32:
                 self.faults.append(f"{each} is {tensor.dtype}{tensor.shape} instead of float32{shape}")
-        if len(found) == 2 and not self.faults and not np.array_equal(*found.values()):
+        if not self.faults and not all(np.array_equal(self.value, tensor) for tensor in found.values()):
             self.faults.append(f"{' and '.join(found)} are two names of one tensor, but differ")
