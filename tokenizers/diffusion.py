@@ -194,7 +194,8 @@ def sample(
     def body(x: Array, row: tuple[Steps, Key[Array, ""]]) -> tuple[Array, None]:
         step, key = row
         prediction = denoise(x, jnp.full(len(x), step.time))
-        draw = jax.random.normal(key, x.shape[1:]) if sampler.method == "ddpm" else None
+        ancestral = sampler.method == "ddpm"
+        draw = jnp.broadcast_to(jax.random.normal(key, x.shape[1:]), x.shape) if ancestral else None
         return advance(step, x, prediction, draw, clip=noise.clip), None
 
     table = jax.tree.map(
@@ -226,7 +227,7 @@ def _betas(schedule: Schedule, count: int) -> Float32[np.ndarray, " T"]:
         case "scaled_linear":
             return _line(_FIRST**0.5, _LAST**0.5, count) ** 2
         case "sigmoid":
-            return _sigmoid(_line(-6, 6, count)) * np.float32(_LAST - _FIRST) + np.float32(_FIRST)
+            return _sigmoid(_line(-6.0, 6.0, count)) * np.float32(_LAST - _FIRST) + np.float32(_FIRST)
         case "squared_cosine":  # arXiv 2102.09672, equation 17
             edge = np.arange(count + 1) / count
             share = np.cos((edge + 0.008) / 1.008 * np.pi / 2) ** 2
@@ -243,7 +244,7 @@ def _zero_terminal(betas: Float32[np.ndarray, " T"]) -> Float32[np.ndarray, " T"
 
 
 def _shifted_cosine(count: int, shift: float) -> Float32[np.ndarray, " T"]:
-    time = _line(0, 1, count).astype(np.float64)
+    time = _line(0.0, 1.0, count).astype(np.float64)
     with np.errstate(divide="ignore"):
         log_snr = -2 * (np.log(np.tan(np.pi * time / 2)) + np.log(shift))
     signal = _sigmoid(np.clip(log_snr, -_LOG_SNR, _LOG_SNR).astype(np.float32))

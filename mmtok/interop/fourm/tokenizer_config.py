@@ -228,9 +228,9 @@ def _encoder(key: "_Keys", tensors: Mapping[str, np.ndarray], values: Values | N
     channels = _channels(key, tensors, "encoder.proj.weight")
     classes = key("n_labels", int, default=0)
     values = values or _values(key, channels)
-    patch = key("patch_size", int)
-    whole = key("image_size", int)
-    cells = not key("patch_proj", bool)
+    patch, whole, cells = key("patch_size", int), key("image_size", int), not key("patch_proj", bool)
+    if whole % patch:
+        raise MmtokError(f"{key.where}: patch_size {patch} must divide image_size {whole}")
     return EncoderConfig(
         size=size or (whole // patch if cells else whole),
         patch=1 if cells else patch,
@@ -371,7 +371,7 @@ class _Keys:
     """Looks keys up, checks their types and falls back to 4M's defaults."""
 
     def __init__(self, config: Mapping[str, Any], where: str) -> None:
-        self._config, self._where = config, where
+        self._config, self.where = config, where
 
     def __call__(self, name: str, kind: type, *, default: Any = None) -> Any:
         value = self._config.get(name)
@@ -379,14 +379,14 @@ class _Keys:
         value = default if value is None else value
         if value is None:
             raise MmtokError(
-                f"{self._where}: the configuration lacks the key '{name}'; copy it from where the file is from"
+                f"{self.where}: the configuration lacks the key '{name}'; copy it from where the file is from"
             )
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise MmtokError(f"{self._where}: '{name}' must be of type {kind.__name__}, it is {value!r}")
-        if kind is int and value < 0:
-            raise MmtokError(f"{self._where}: '{name}' must not be negative, it is {value}")
+            raise MmtokError(f"{self.where}: '{name}' must be of type {kind.__name__}, it is {value!r}")
+        if kind is int and (value < 0 or (value == 0 and default is None)):
+            raise MmtokError(f"{self.where}: '{name}' must be positive, it is {value}")
         return value
 
     def one_of(self, name: str, options: Mapping[str, Any]) -> Any:
@@ -398,4 +398,4 @@ class _Keys:
 
     def fault(self, name: str, value: str, options: Any) -> MmtokError:
         """The error for a value that is not supported."""
-        return MmtokError(f"{self._where}: {name} '{value}' is not supported{suggest(value, options)}")
+        return MmtokError(f"{self.where}: {name} '{value}' is not supported{suggest(value, options)}")
