@@ -46,6 +46,9 @@ _BUILT_IN = {
     "pixels": "mmtok.tokenizers.pixels:PixelTokenizer",
     "embeddings": "mmtok.tokenizers.embeddings:EmbeddingTokenizer",
     "ids": "mmtok.tokenizers.ids:IdTokenizer",
+    "vq": "mmtok.tokenizers.vq:VQTokenizer",
+    "divae": "mmtok.tokenizers.divae:DiVAETokenizer",
+    "memcodes": "mmtok.tokenizers.vectors:VectorTokenizer",
 }
 
 
@@ -223,7 +226,7 @@ def _names(state: nnx.State) -> list[str]:
 
 
 def _named(module: nnx.Module) -> dict[str, Any]:
-    state = nnx.state(module, nnx.Param)
+    state = nnx.state(module)
     return dict(zip(_names(state), jax.tree.leaves(state), strict=True))
 
 
