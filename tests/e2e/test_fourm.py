@@ -17,6 +17,7 @@ from mmtok.masking import MaskingConfig
 from mmtok.model import load_model, named_parameters
 from mmtok.project import Field, Initial, Project, load_anytoany, train_project, train_tokenizers
 from mmtok.project.tokenizers import open_tokenizers
+from mmtok.source import Sample
 from mmtok.tensors import TensorFile
 from mmtok.tokenizers.scalars import ScalarConfig
 from mmtok.train.config import FitConfig
@@ -116,7 +117,7 @@ class Samples:
     def key(self, index):
         return str(index)
 
-    def read(self, indices, fields):
+    def read(self, indices, fields) -> list[Sample]:
         rows = [
             {"tok_semseg@224": np.full((14, 14), index), "weather": np.float32([index, -index])} for index in indices
         ]
