@@ -119,7 +119,8 @@ class Samples:
 
     def read(self, indices, fields) -> list[Sample]:
         rows = [
-            {"tok_semseg@224": np.full((14, 14), index), "weather": np.float32([index, -index])} for index in indices
+            {"tok_semseg@224": np.full((14, 14), index), "weather": np.array([index, -index], np.float32)}
+            for index in indices
         ]
         return [{name: row[name] for name in fields if name in row} for row in rows]
 
