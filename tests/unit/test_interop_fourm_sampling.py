@@ -18,8 +18,6 @@ assert spec.loader is not None
 fourm = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(fourm)
 
-TIE = 1e-4  # difference of two logits below which either choice is right
-
 
 @pytest.fixture(scope="module")
 def sampler(shared, tmp_path_factory) -> Sampler:

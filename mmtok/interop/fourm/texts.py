@@ -64,7 +64,7 @@ def read_boxes(text: str) -> list[dict[str, Any]]:
     return boxes
 
 
-def _corners(box: Sequence[float], scale: float) -> str:
+def _corners(box: Sequence[int | float], scale: int) -> str:
     return " ".join(coordinate(axis, min(max(round(scale * edge), 0), BINS - 1)) for axis, edge in enumerate(box))
 
 
@@ -144,18 +144,18 @@ METADATA: Mapping[str, Steps | Classes | Range] = {
     "n_sam_instances": Steps(),
     "n_coco_instances": Steps(),
     "coco_instance_diversity": Steps(),
-    "colorfulness": Range(150),
-    "brightness": Range(255),
-    "contrast": Range(127),
-    "saturation": Range(255),
-    "entropy": Range(10),
-    "walkability": Range(1),
-    "objectness": Range(1),
+    "colorfulness": Range(150.0),
+    "brightness": Range(255.0),
+    "contrast": Range(127.0),
+    "saturation": Range(255.0),
+    "entropy": Range(10.0),
+    "walkability": Range(1.0),
+    "objectness": Range(1.0),
     "semantic_diversity": Steps(),
     "geometric_complexity": Range(0.75),
     "occlusion_score": Range(0.25),
-    "watermark_score": Classes((0, 0.5, 1)),
-    "aesthetic_score": Classes((1, 4.5, 5.5, 10)),
+    "watermark_score": Classes((0.0, 0.5, 1.0)),
+    "aesthetic_score": Classes((1.0, 4.5, 5.5, 10.0)),
 }
 """Key -> how its value is written; the place in this table is the number of the key."""
 
