@@ -22,6 +22,8 @@ from mmtok.tokenizers.networks.mlp import MLPConfig
 from mmtok.tokenizers.quantizers import MemcodesConfig
 from mmtok.tokenizers.vectors import VectorConfig
 
+pytestmark = pytest.mark.usefixtures("compile_lightly")
+
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 # One unit in the last place of its input moves this network's output by several percent, in float64 just as in float32:
@@ -45,10 +47,7 @@ def imported(tensors: dict[str, np.ndarray], config: dict, **options: Any) -> An
 
 def call(module: Any, method: Any, *inputs: Any) -> Any:
     graph, state = nnx.split(module)
-    options: Any = {"xla_backend_optimization_level": 0}
-    return jax.jit(lambda state, *inputs: method(nnx.merge(graph, state), *inputs), compiler_options=options)(
-        state, *inputs
-    )
+    return jax.jit(lambda state, *inputs: method(nnx.merge(graph, state), *inputs))(state, *inputs)
 
 
 def relative(got: Any, want: np.ndarray) -> float:

@@ -20,6 +20,8 @@ from mmtok.tokenizers.networks.resizable import ResizableDecoder, ResizableEncod
 from mmtok.tokenizers.networks.unet import UNet, UNetConfig
 from mmtok.tokenizers.networks.uvit import UViT, UViTConfig
 
+pytestmark = pytest.mark.usefixtures("compile_lightly")
+
 Tensors = dict[str, np.ndarray]
 
 
@@ -32,11 +34,9 @@ def filled(make: Any, seed: int = 0) -> nnx.Module:
     return nnx.merge(graph, jax.tree.unflatten(tree, [jnp.asarray(value, jnp.float32) for value in values]))
 
 
-def lightly(module: Any) -> Any:
-    """The module compiled fast rather than well."""
+def jitted(module: Any) -> Any:
     graph, state = nnx.split(module)
-    options: Any = {"xla_backend_optimization_level": 0}
-    run = jax.jit(lambda state, *inputs: nnx.merge(graph, state)(*inputs), compiler_options=options)
+    run = jax.jit(lambda state, *inputs: nnx.merge(graph, state)(*inputs))
     return lambda *inputs: run(state, *inputs)
 
 
@@ -229,7 +229,7 @@ def test_uvit_agrees_with_numpy(config: UViTConfig):
     x, time = rng.normal(size=(2, size, size, 2)).astype(np.float32), np.array([3, 870])
     condition = rng.normal(size=(2, 2, 2, 6)).astype(np.float32)
     dropped = np.array([[[True, False], [False, False]], [[False, False], [True, True]]])
-    got = lightly(module)(x, time.astype(np.int32), condition, dropped)
+    got = jitted(module)(x, time.astype(np.int32), condition, dropped)
     want = uvit_reference(tensors, config, first(x), time, first(condition), dropped)
     assert relative(first(got), want) < 1e-5
 
@@ -250,8 +250,8 @@ def test_vit_at_another_size_than_its_table_agrees_with_numpy(patch: int, final:
     encoder: Any = filled(lambda: ResizableEncoder(config, channels=3, patch=patch, rngs=nnx.Rngs(0)))
     decoder: Any = filled(lambda: ResizableDecoder(config, channels=3, patch=patch, rngs=nnx.Rngs(0)), seed=1)
     x = np.random.default_rng(2).normal(size=(2, 3 * patch, 5 * patch, 3)).astype(np.float32)
-    encoded = lightly(encoder)(x)
-    decoded = lightly(decoder)(encoded)
+    encoded = jitted(encoder)(x)
+    decoded = jitted(decoder)(encoded)
 
     net = Reference(torch_tensors(encoder, "encoder.", (table.VQVAE, 0)))
     net.tensors |= torch_tensors(decoder, "decoder.", (table.VQVAE, 0))
@@ -313,7 +313,7 @@ def test_unet_does_not_see_dropped_cells():
     net: Any = filled(lambda: UNet(config, channels=1, condition=4, rngs=nnx.Rngs(0)))
     x, condition = jnp.ones((1, 8, 8, 1)), jnp.arange(16.0).reshape(1, 2, 2, 4)
     dropped = jnp.array([[[True, False], [False, False]]])
-    run = lightly(net)
+    run = jitted(net)
     base, hidden, shown = (
         run(x, np.array([5]), value, dropped)
         for value in (condition, condition.at[0, 0, 0].add(9), condition.at[0, 1, 1].add(9))

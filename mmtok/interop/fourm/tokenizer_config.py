@@ -121,12 +121,12 @@ def tokenizer_config(
       MmtokError: it asks for what is not supported.
     """
     key = _Keys(config, where)
-    if key("enc_type", str).startswith("vit_"):
-        decoder = key("dec_type", str, default=_decoder(tensors))
-        if decoder.startswith("vit_"):
-            return _vqvae(key, tensors, decoder, values, size)
-        return _divae(key, tensors, decoder, values, size)
-    return _vectors(key, tensors)
+    if "MLP" in key("enc_type", str):
+        return _vectors(key, tensors)
+    decoder = key("dec_type", str, default=_decoder(tensors))
+    if decoder.startswith("vit_"):
+        return _vqvae(key, tensors, decoder, values, size)
+    return _divae(key, tensors, decoder, values, size)
 
 
 def fourm_config(tokenizer: Tokenizer) -> dict[str, Any]:
