@@ -263,11 +263,13 @@ def test_compiles_once_for_equal_shapes():
 
 def test_similar_codes_start_similar():
     vectors = np.linspace(-1, 1, 11, dtype=np.float32)[:, None] * np.ones((1, 3), np.float32)
-    model = AnyToAny(config(dim=64), MODALITIES, rngs=nnx.Rngs(0), code_vectors={"image": vectors})
-    for table in (model.embeddings.tokens.encoder[...][:11], model.embeddings.tokens.outputs[:11]):
+    tables: Any = AnyToAny(
+        config(dim=64), MODALITIES, rngs=nnx.Rngs(0), code_vectors={"image": vectors}
+    ).embeddings.tokens
+    for table in (tables.encoder[...][:11], tables.outputs[:11]):
         near, far = jnp.linalg.norm(table[5] - table[6]), jnp.linalg.norm(table[0] - table[10])
         assert float(near) < 0.25 * float(far)
-    assert float(model.embeddings.tokens.encoder[...][:11].std()) == pytest.approx(0.02, rel=0.4)
+    assert float(tables.encoder[...][:11].std()) == pytest.approx(0.02, rel=0.4)
     with pytest.raises(MmtokError, match=r"shape \(5, 3\), expected \(11, d\)"):
         AnyToAny(config(), MODALITIES, rngs=nnx.Rngs(0), code_vectors={"image": vectors[:5]})
     with pytest.raises(MmtokError, match="no modality of this model"):

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -95,7 +96,8 @@ class Reference:
         return np.einsum("bhqk,bkhd->bqhd", weights, v).reshape(*q.shape[:2], -1)
 
     def attention(self, x, name, heads):
-        return self.linear(self.attend(*np.split(self.linear(x, f"{name}.qkv"), 3, -1), heads), f"{name}.proj")
+        query, key, value = np.split(self.linear(x, f"{name}.qkv"), 3, -1)
+        return self.linear(self.attend(query, key, value, heads), f"{name}.proj")
 
     def mlp(self, x, name, activation=None):
         return self.linear((activation or gelu)(self.linear(x, f"{name}.fc1")), f"{name}.fc2")
@@ -205,15 +207,15 @@ def uvit_reference(tensors: Tensors, config: UViTConfig, x, time, condition, dro
     return out.reshape(len(x), len(bias), x.shape[2] * config.patch, -1) + bias[:, None, None]
 
 
-SMALL = {"levels": (32, 64), "width": 32, "depth": 2, "heads": 4, "grid": 3}
+SMALL = UViTConfig(levels=(32, 64), width=32, depth=2, heads=4, grid=3)
 
 
 @pytest.mark.parametrize(
     "config",
     [
-        UViTConfig(**SMALL),
-        UViTConfig(**SMALL | {"depth": 5, "levels": (32, 32, 32)}, long_skips=True, halve=False),
-        UViTConfig(**SMALL | {"depth": 3}, long_skips=True, condition="xattn"),
+        SMALL,
+        replace(SMALL, depth=5, levels=(32, 32, 32), long_skips=True, halve=False),
+        replace(SMALL, depth=3, long_skips=True, condition="xattn"),
     ],
     ids=["concat", "extraconv-longskip", "xattn-longskip"],
 )
