@@ -10,6 +10,7 @@ from typing import Literal
 from mmtok.errors import MmtokError
 
 Kind = Literal["grid", "sequence", "continuous"]
+Role = Literal["both", "input", "target"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,13 @@ class Modality:
       channels: `continuous` only: length of the vector at one position.
       mean: `continuous` only: subtracted from the vectors; its length divides `channels` (repeated along it).
       std: `continuous` only: divides the vectors after that.
+      bias: `continuous` only: the projection of the vectors has a bias.
+      variable: `continuous` only: any number of vectors up to `shape`, such as a text encoder's outputs. They are
+        masked in spans like a sequence, with one zero vector for each hidden run, and positions count what is visible.
+      role: `input`: the model reads but cannot predict it; `target`: it predicts but cannot read it; or both.
       learned_positions: Learned instead of sine-cosine position embeddings.
+      position_limit: Of sequences: positions of the decoder from this one on are embedded as position 0, as in the
+        models that 4M released; 0 is no limit.
       source: Raw field this modality is made from (two modalities may share one: pixels and tokens of `rgb`).
       show: How `mmtok.show` draws a decoded value.
       fingerprint: Of the tokenizer that makes the tokens.
@@ -79,7 +86,11 @@ class Modality:
     channels: int = 0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    bias: bool = False
+    variable: bool = False
+    role: Role = "both"
     learned_positions: bool = False
+    position_limit: int = 0
     source: str = ""
     show: str = "array"
     fingerprint: str = ""
@@ -92,6 +103,8 @@ class Modality:
                 raise MmtokError(
                     f"modality '{self.name}': lengths of mean and std must divide {self.channels} channels"
                 )
+            if self.variable and len(self.shape) != 1:
+                raise MmtokError(f"modality '{self.name}': a variable number of vectors has one dimension")
         elif self.vocabulary is None or self.codes < 1:
             raise MmtokError(f"modality '{self.name}': {self.kind} needs a vocabulary and codes >= 1")
         if not self.shape or min(self.shape) < 1:
@@ -120,7 +133,17 @@ class Modality:
     @property
     def is_target(self) -> bool:
         """Whether the model can predict it."""
-        return self.kind != "continuous"
+        return self.kind != "continuous" and self.role != "input"
+
+    @property
+    def is_input(self) -> bool:
+        """Whether the model can read it."""
+        return self.role != "target"
+
+    @property
+    def in_spans(self) -> bool:
+        """Whether it is masked in spans, positions counting what is visible, rather than position by position."""
+        return self.kind == "sequence" or self.variable
 
     @property
     def vocab_size(self) -> int:

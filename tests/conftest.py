@@ -1,6 +1,7 @@
 """Strict numerics for every test: shape annotations are enforced, and nothing touches an accelerator."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,20 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the reference data in ../shared, which is not part of the project")
     return SHARED
+
+
+@pytest.fixture(scope="module")
+def compile_lightly() -> Iterator[None]:
+    """For modules whose programs run a few steps, which are not worth optimising.
+
+    JAX goes on using what it compiled under the other setting, whose results may differ in the last bit: with clean
+    caches, results are the same whatever ran before.
+    """
+    import jax  # after the platform is set above
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    jax.clear_caches()
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+    jax.clear_caches()

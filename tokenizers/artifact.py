@@ -37,11 +37,18 @@ _BUILT_IN = {
     "image": "mmtok.tokenizers.images:ImageTokenizer",
     "feature": "mmtok.tokenizers.features:FeatureTokenizer",
     "text": "mmtok.tokenizers.text:TextTokenizer",
+    "wordpiece": "mmtok.tokenizers.wordpiece:WordPieceTokenizer",
+    "4m-text": "mmtok.interop.fourm.texts:FourMTextTokenizer",
     "boxes": "mmtok.tokenizers.coordinates:BoxTokenizer",
     "palette": "mmtok.tokenizers.coordinates:PaletteTokenizer",
     "metadata": "mmtok.tokenizers.coordinates:MetadataTokenizer",
     "scalars": "mmtok.tokenizers.scalars:ScalarTokenizer",
     "pixels": "mmtok.tokenizers.pixels:PixelTokenizer",
+    "embeddings": "mmtok.tokenizers.embeddings:EmbeddingTokenizer",
+    "ids": "mmtok.tokenizers.ids:IdTokenizer",
+    "vq": "mmtok.tokenizers.vq:VQTokenizer",
+    "divae": "mmtok.tokenizers.divae:DiVAETokenizer",
+    "memcodes": "mmtok.tokenizers.vectors:VectorTokenizer",
 }
 
 
@@ -219,7 +226,7 @@ def _names(state: nnx.State) -> list[str]:
 
 
 def _named(module: nnx.Module) -> dict[str, Any]:
-    state = nnx.state(module, nnx.Param)
+    state = nnx.state(module)
     return dict(zip(_names(state), jax.tree.leaves(state), strict=True))
 
 

@@ -1,8 +1,7 @@
 """Quantized auto-encoders of square grids: what images and feature maps have in common."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import jax
@@ -12,15 +11,13 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from mmtok.axes import param
-from mmtok.batch import TokenColumn
 from mmtok.errors import MmtokError
-from mmtok.tokenizers.artifact import Fitted, Learned
+from mmtok.tokenizers.artifact import Fitted
 from mmtok.tokenizers.networks import NETWORKS
 from mmtok.tokenizers.networks.patches import patchify, unpatchify
+from mmtok.tokenizers.neural import NeuralTokenizer
 from mmtok.tokenizers.quantizers import FSQ
 from mmtok.tokenizers.start import LinearStart, components, sample, synthesis
-
-_BATCHES = (8, 128)  # compiled batch sizes: one for a few samples, one for data sets
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,7 +100,7 @@ def _random_start(rngs: nnx.Rngs, positions: int, patch: int, latent: int) -> Li
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class GridTokenizer(Learned, Fitted):
+class GridTokenizer(NeuralTokenizer, Fitted):
     """Tokenizes arrays on a square grid with an `AutoEncoder`; a family says what the numbers mean.
 
     Attributes:
@@ -115,14 +112,6 @@ class GridTokenizer(Learned, Fitted):
     @property
     def patch(self) -> int:
         """Side of what one token stands for."""
-        raise NotImplementedError
-
-    def inputs(self, batch: Any) -> Float[Array, "B H W C"]:
-        """Returns what the network sees of prepared values; traced."""
-        raise NotImplementedError
-
-    def values(self, output: Float[np.ndarray, "B H W C"]) -> list[np.ndarray]:
-        """Returns raw values from what the network gave."""
         raise NotImplementedError
 
     def fit(self, values: Iterable[Any]) -> "GridTokenizer":
@@ -140,21 +129,6 @@ class GridTokenizer(Learned, Fitted):
         start = LinearStart(mean=mean, analysis=analysis, synthesis=synthesis(patches, mean, codes))
         return dataclasses.replace(self, start=start)
 
-    def encode(self, values: Sequence[Any]) -> TokenColumn:
-        """Encodes raw values (see `mmtok.codec.Codec`)."""
-        apply, state = self._encoder
-        ids = _in_batches(lambda rows: apply(state, rows), self.prepare(values))
-        length = np.where([value is None for value in values], 0, self.modality.size).astype(np.int32)
-        return TokenColumn(np.where(length[:, None, None] > 0, ids, 0).astype(np.int32), length)
-
-    def decode(self, column: TokenColumn) -> list[Any]:
-        """Decodes tokens to raw values (see `mmtok.codec.Codec`)."""
-        apply, state = self._decoder
-        ids = check_ids(column, size=self.modality.size, codes=self.modality.codes, name=self.name)
-        ids = np.clip(ids, 0, self.modality.vocab_size - 1)
-        decoded = self.values(_in_batches(lambda rows: apply(state, rows), ids.astype(np.int32)))
-        return [value if length else None for value, length in zip(decoded, column.length, strict=True)]
-
     def code_vectors(self) -> np.ndarray:
         """Returns the codebook, scaled to unit variance along each dimension."""
         codes = FSQ(levels=self.config.net.levels).codes()
@@ -163,16 +137,6 @@ class GridTokenizer(Learned, Fitted):
     def flops(self, batch: int) -> float:
         """Returns the floating-point operations of one training step on `batch` samples."""
         return 3.0 * batch * self._abstract().flops
-
-    @functools.cached_property
-    def _encoder(self) -> tuple[Callable[[Any, Any], Array], Any]:
-        graph, state = nnx.split(self.module())
-        return jax.jit(lambda state, rows: nnx.merge(graph, state).encode(self.inputs(rows))), state
-
-    @functools.cached_property
-    def _decoder(self) -> tuple[Callable[[Any, Any], Array], Any]:
-        graph, state = nnx.split(self.module())
-        return jax.jit(lambda state, rows: nnx.merge(graph, state).decode(rows)), state
 
 
 def check_grid(*, size: int, patch: int, name: str) -> int:
@@ -184,29 +148,6 @@ def check_grid(*, size: int, patch: int, name: str) -> int:
     if patch < 1 or size < 1 or size % patch:
         raise MmtokError(f"modality '{name}': patch {patch} must divide size {size}")
     return size // patch
-
-
-def check_ids(column: TokenColumn, *, size: int, codes: int, name: str) -> np.ndarray:
-    """Returns the ids of a column of a grid modality.
-
-    Raises:
-      MmtokError: the column is not (B, size, codes).
-    """
-    if column.values.ndim != 3 or column.values.shape[1:] != (size, codes):
-        found = tuple(column.values.shape)
-        raise MmtokError(f"modality '{name}': expected tokens of shape (samples, {size}, {codes}), found {found}")
-    return column.values
-
-
-def _in_batches(apply: Callable[[np.ndarray], Array], rows: np.ndarray) -> np.ndarray:
-    """Applies a compiled function to rows in padded batches of few sizes, so that it is not compiled for others."""
-    size = next((size for size in _BATCHES if len(rows) <= size), _BATCHES[-1])
-    pieces = []
-    for start in range(0, len(rows), size) if len(rows) else (0,):
-        piece = rows[start : start + size]
-        missing = np.zeros((size - len(piece), *rows.shape[1:]), rows.dtype)
-        pieces.append(np.asarray(apply(np.concatenate([piece, missing])))[: len(piece)])
-    return np.concatenate(pieces)
 
 
 def masked_mean(values: Array, mask: Array) -> tuple[Array, Array]:

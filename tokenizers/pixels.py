@@ -10,7 +10,8 @@ import numpy as np
 from mmtok.batch import TokenColumn
 from mmtok.modality import Modality
 from mmtok.tokenizers.artifact import Tokenizer
-from mmtok.tokenizers.autoencoder import check_grid, check_ids
+from mmtok.tokenizers.autoencoder import check_grid
+from mmtok.tokenizers.neural import check_ids
 from mmtok.tokenizers.preprocess import ImagePreprocess
 
 

@@ -1,4 +1,4 @@
-"""From a raw picture-like array to the exact array that a tokenizer takes, or one sentence on why not."""
+"""From a raw array to the exact array that a tokenizer takes, or one sentence on why not."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class ImagePreprocess:
     size: int
     channels: int
     dtype: Dtype
-    resize: Literal["bilinear", "nearest"] = "bilinear"
+    resize: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
     maximum: int = 255
     undefined: Undefined = "error"
     unit: bool = False
@@ -128,9 +128,10 @@ class ImagePreprocess:
         if self.resize == "nearest":
             rows, columns = (np.arange(self.size) * 2 + 1) * np.array(array.shape[:2])[:, None] // (2 * self.size)
             return array[rows[:, None], columns]
+        method = Image.Resampling[self.resize.upper()]
         if array.dtype == np.uint8 and array.shape[-1] == 3:
-            return np.asarray(Image.fromarray(array).resize(size, Image.Resampling.BILINEAR))
-        planes = [Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR) for plane in np.moveaxis(array, -1, 0)]
+            return np.asarray(Image.fromarray(array).resize(size, method))
+        planes = [Image.fromarray(plane).resize(size, method) for plane in np.moveaxis(array, -1, 0)]
         return np.stack([np.asarray(plane) for plane in planes], axis=-1)
 
 
@@ -140,3 +141,23 @@ def centre_square(array: np.ndarray) -> np.ndarray:
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     return np.ascontiguousarray(array[top : top + side, left : left + side])
+
+
+def vectors(values: Sequence[Any], *, length: int, name: str) -> np.ndarray:
+    """Returns B vectors in one (B, length) float32 array; a None gives zeros.
+
+    Raises:
+      MmtokError: a value is not `length` finite numbers, saying which one and why.
+    """
+    out = np.zeros((len(values), length), np.float32)
+    for row, value in enumerate(values):
+        if value is None:
+            continue
+        vector = np.asarray(value)
+        what = f"modality '{name}', sample {row} of the batch: expected {length} finite numbers"
+        if vector.shape != (length,) or vector.dtype.kind not in "fiu":
+            raise MmtokError(f"{what}, found {vector.dtype} of shape {vector.shape}")
+        if not np.isfinite(vector).all():
+            raise MmtokError(f"{what}, found {vector[~np.isfinite(vector)][0]}")
+        out[row] = vector
+    return out

@@ -11,7 +11,8 @@ from mmtok.batch import TokenColumn
 from mmtok.errors import MmtokError
 from mmtok.modality import Modality, Vocabulary
 from mmtok.tokenizers.artifact import Fitted
-from mmtok.tokenizers.autoencoder import check_ids
+from mmtok.tokenizers.neural import check_ids
+from mmtok.tokenizers.preprocess import vectors
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,18 +67,18 @@ class ScalarTokenizer(Fitted):
 
     def fit(self, values: Iterable[Any]) -> "ScalarTokenizer":
         """Returns the tokenizer with edges and centres of the bins."""
-        vectors = self._vectors([value for value in values if value is not None])
-        if not len(vectors):
+        rows = vectors([value for value in values if value is not None], length=self.config.length, name=self.name)
+        if not len(rows):
             raise MmtokError(f"tokenizer '{self.name}': no values to fit to")
-        tables = [_bins(entry, self.config.bins, self.config.spacing) for entry in vectors.T]
+        tables = [_bins(entry, self.config.bins, self.config.spacing) for entry in rows.T]
         edges, centres = (np.stack(table) for table in zip(*tables, strict=True))
         return dataclasses.replace(self, arrays={"edges": edges, "centres": centres})
 
     def encode(self, values: Sequence[Any]) -> TokenColumn:
         """Encodes vectors (see `mmtok.codec.Codec`)."""
         self.require_complete()
-        vectors, edges = self._vectors(values), self.arrays["edges"]
-        ids = [np.searchsorted(line, entry, side="right") for line, entry in zip(edges, vectors.T, strict=True)]
+        rows, edges = vectors(values, length=self.config.length, name=self.name), self.arrays["edges"]
+        ids = [np.searchsorted(line, entry, side="right") for line, entry in zip(edges, rows.T, strict=True)]
         length = np.array([0 if value is None else self.config.length for value in values], np.int32)
         ids = np.stack(ids, axis=1).astype(np.int32)
         return TokenColumn(np.where(length[:, None] > 0, ids, 0)[..., None], length)
@@ -86,22 +87,8 @@ class ScalarTokenizer(Fitted):
         """Decodes tokens to float32 vectors (see `mmtok.codec.Codec`)."""
         self.require_complete()
         ids = check_ids(column, size=self.config.length, codes=1, name=self.name)[..., 0]
-        vectors = self.arrays["centres"][np.arange(self.config.length), np.clip(ids, 0, self.config.bins - 1)]
-        return [vector if length else None for vector, length in zip(vectors, column.length, strict=True)]
-
-    def _vectors(self, values: Sequence[Any]) -> np.ndarray:
-        out = np.zeros((len(values), self.config.length), np.float32)
-        for row, value in enumerate(values):
-            if value is None:
-                continue
-            vector = np.asarray(value)
-            what = f"modality '{self.name}', sample {row} of the batch: expected {self.config.length} finite numbers"
-            if vector.shape != (self.config.length,) or vector.dtype.kind not in "fiu":
-                raise MmtokError(f"{what}, found {vector.dtype} of shape {vector.shape}")
-            if not np.isfinite(vector).all():
-                raise MmtokError(f"{what}, found {vector[~np.isfinite(vector)][0]}")
-            out[row] = vector
-        return out
+        rows = self.arrays["centres"][np.arange(self.config.length), np.clip(ids, 0, self.config.bins - 1)]
+        return [row if length else None for row, length in zip(rows, column.length, strict=True)]
 
 
 def _bins(values: np.ndarray, bins: int, spacing: str) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ from mmtok.train.config import FitConfig
 from mmtok.train.interrupt import Interrupted, StopSignal
 from mmtok.train.optimizer import make_schedule
 from mmtok.train.speed import Clock, measure_peak
-from mmtok.train.step import Program
+from mmtok.train.step import Change, Program
 from mmtok.train.task import Task
 from mmtok.train.trackers import Jsonl, Tracker, make_trackers
 
@@ -44,7 +44,7 @@ class FitResult:
     metrics: dict[str, float]
 
 
-def fit(task: Task, config: FitConfig, folder: Path) -> FitResult:
+def fit(task: Task, config: FitConfig, folder: Path, *, start_from: Change | None = None) -> FitResult:
     """Trains, or goes on training where the newest checkpoint in the folder left off.
 
     A resumed run sees the batches and draws the random numbers that an uninterrupted one would: on one CPU its
@@ -53,6 +53,7 @@ def fit(task: Task, config: FitConfig, folder: Path) -> FitResult:
     Args:
       task: What to train.
       config: How.
+      start_from: Changes the parameters that a new run starts from.
       folder: Gets `train.json` (the resolved config), `log.jsonl`, `tensorboard/` and `checkpoints/`.
 
     Raises:
@@ -70,6 +71,8 @@ def fit(task: Task, config: FitConfig, folder: Path) -> FitResult:
         write_json(folder / "train.json", resolved)
         start = restored.step if restored else 0
         state = restored.state if restored else program.init()
+        if restored is None and start_from is not None:
+            state = program.starting_from(state, start_from)
         clock = Clock(restored.seconds if restored else 0.0)
         batches = stack.enter_context(_batches(task, config, position=restored.position if restored else None))
         if restored:

@@ -1,6 +1,7 @@
 """The compiled training step: shapes and placement first, arrays second."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -17,6 +18,9 @@ from mmtok.train.layout import Arrays, Layout
 from mmtok.train.optimizer import make_optimizer
 from mmtok.train.sharding import BATCH, make_mesh, shardings
 from mmtok.train.task import Task
+
+Change = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Freshly initialised parameters by dotted name -> those to start from."""
 
 OWN = 3  # metrics of the step itself, before those of the task
 
@@ -97,6 +101,14 @@ class Program:
         on_cpu = self.mesh.devices.flat[0].platform == "cpu"
         options: Any = {"xla_backend_optimization_level": 0} if on_cpu else None
         return jax.jit(self._init, out_shardings=self._shardings, compiler_options=options)()
+
+    def starting_from(self, state: TrainState, change: Change) -> TrainState:
+        """Returns the first state with its parameters changed."""
+        params = {
+            name: jax.device_put(value, self._shardings.params[name]) for name, value in change(state.params).items()
+        }
+        ema = jax.tree.map(jnp.copy, params) if self.config.ema else {}
+        return dataclasses.replace(state, params=params, ema=ema)
 
     def put(self, batch: Any) -> Any:
         """Starts the transfer of a batch to the devices."""

@@ -21,6 +21,9 @@ COMMANDS = {
     "tokenize": ("tokenize", "CONFIG: encode the data set into the token store"),
     "train": ("train", "CONFIG: train the any-to-any model, or resume it"),
     "sample": ("sample", "--given FIELD=FILE_OR_TEXT --to NAMES --out DIR [--model DIR]: generate any from any"),
+    "embed": ("embed", "FILES --model DIR --out FILE.npz: features of the encoder"),
+    "import 4m": ("interop", "FILE ... --out DIR: a 4M model and its tokenizers as folders of mmtok"),
+    "export 4m": ("interop", "FOLDER --out FILE: a model or a tokenizer as a 4M safetensors file"),
     "eval": ("evaluate", "CONFIG [--model-dir DIR]: evaluate on held-out samples, beside controls"),
 }
 
@@ -70,7 +73,9 @@ def _command(words: list[str]) -> tuple[str, list[str]]:
         name = " ".join(words[:count])
         if name in COMMANDS:
             return name, words[count:]
-    raise unknown("command", " ".join(words[:2]) if words[0] == "tokenizer" else words[0], COMMANDS)
+    raise unknown(
+        "command", " ".join(words[:2]) if words[0] in ("tokenizer", "import", "export") else words[0], COMMANDS
+    )
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,7 +33,8 @@ class Options:
     given: tuple[str, ...] = ()
     """FIELD=VALUE, several: a file, or for text and JSON the value itself: rgb=photo.png caption="a red cube"."""
     to: str
-    """Target modalities, joined by commas; made in this order, later ones from the earlier ones too."""
+    """Target modalities, joined by commas; made in this order, later ones from the earlier ones too. `all` makes every
+    modality that is not made from a given field."""
     out: Path
     """Folder for one file per modality and sample, gallery.png and manifest.json."""
     model: str = "scenes"
@@ -66,8 +67,8 @@ def run(command: str, arguments: Sequence[str]) -> None:
     if options.samples < 1:
         raise MmtokError(f"--samples {options.samples}: at least 1 is needed")
     loaded = load_anytoany(options.model)
-    plan = _plan(loaded, options)
     given = {field: _value(text, field, loaded) for field, text in _pairs(options.given, loaded, "given").items()}
+    plan = _plan(loaded, options, given)
     keep = {field: _box(text, field) for field, text in _pairs(options.keep, loaded, "keep").items()}
     known = loaded.known(loaded.encode([given]), keep)
     if options.dry_run:
@@ -91,9 +92,10 @@ def run(command: str, arguments: Sequence[str]) -> None:
     say(f"{len(answers)} x {made} -> {options.out / 'gallery.png'}")
 
 
-def _plan(loaded: Loaded, options: Options) -> tuple[Target, ...]:
+def _plan(loaded: Loaded, options: Options, given: Collection[str]) -> tuple[Target, ...]:
     plan = []
-    for name in filter(None, (word.strip() for word in options.to.split(","))):
+    words = [word.strip() for word in options.to.split(",")]
+    for name in filter(None, loaded.targets(given) if words == ["all"] else words):
         (target,) = loaded.plan([name])
         changes: dict[str, Any] = {
             key: getattr(options, key)

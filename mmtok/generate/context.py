@@ -40,13 +40,19 @@ def show(known: Known, modality: Modality, *, asked: Bool[np.ndarray, " B"]) -> 
       known: Known tokens.
       modality: Theirs.
       asked: Samples that have or shall have this modality: in a sequence each gap there shows a sentinel, so that a
-        pending sequence shows sentinel 1.
+        pending sequence shows sentinel 1, and a variable number of vectors, all of them hidden, one zero vector.
     """
-    if modality.kind != "sequence":
-        return Shown(known.values, np.broadcast_to(np.arange(modality.size), known.visible.shape), known.visible)
+    if not modality.in_spans:
+        visible = known.visible if modality.is_input else np.zeros_like(known.visible)
+        return Shown(known.values, np.broadcast_to(np.arange(modality.size), known.visible.shape), visible)
+    if modality.kind == "continuous":
+        valid = known.visible.copy()
+        valid[:, 0] |= asked & ~known.present
+        values = np.where(known.visible[..., None], known.values, 0)
+        return Shown(values, np.maximum(np.cumsum(valid, axis=1) - 1, 0), valid)
     first = gaps(known, modality, asked=asked).first
     sentinel = vocabulary(modality).sentinel_first + np.cumsum(first, axis=1)
-    valid = known.visible | first
+    valid = (known.visible | first) & modality.is_input
     position = np.maximum(np.cumsum(valid, axis=1) - 1, 0)
     return Shown(np.where(known.visible[..., None], known.values, sentinel[..., None]), position, valid)
 
@@ -75,9 +81,10 @@ def encoder_slots(shown: Mapping[str, Shown], modalities: tuple[Modality, ...], 
         if modality.name not in shown:
             continue
         part = shown[modality.name]
+        content = part.values
         if modality.kind == "continuous":
             vectors[modality.name] = part.values.astype(np.float32)
-        content = part.position[..., None] if modality.kind == "continuous" else part.values
+            content = np.broadcast_to(np.arange(modality.size)[:, None], (*part.position.shape, 1))
         padding = ((0, 0), (0, 0), (0, codes - content.shape[-1]))
         ids.append(np.pad(content, padding, constant_values=-1))
         index.append(np.full_like(part.position, number))

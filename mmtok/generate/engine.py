@@ -1,6 +1,7 @@
 """The decoding engine: known tokens and a plan in, all target modalities out."""
 
 import dataclasses
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from mmtok.batch import EncoderSlots, TokenColumn
 from mmtok.errors import MmtokError
 from mmtok.generate import context, spans, steps
 from mmtok.generate.known import Known
-from mmtok.generate.plan import Plan, Target, validate
+from mmtok.generate.plan import Plan, Target, check_known, validate
 from mmtok.generate.schedules import TOKEN_SCHEDULES, temperatures
 from mmtok.modality import Modality
 from mmtok.progress import track
@@ -34,6 +35,25 @@ class Generated:
 
     column: TokenColumn
     log_probs: Float[np.ndarray, "B L K"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """What the encoder makes of B samples, for probing, retrieval and transfer.
+
+    Attributes:
+      pooled: Mean over the valid slots; 0 for a sample without any.
+      tokens: Normalised outputs of N slots, 0 at padding; valid ones first, in the order of the model's modalities.
+      valid: False marks padding.
+      modality: Index of each slot's modality in the model.
+      position: Row-major place of each slot on its grid, or its rank among the visible tokens of a sequence.
+    """
+
+    pooled: Float[np.ndarray, "B D"]
+    tokens: Float[np.ndarray, "B N D"]
+    valid: Bool[np.ndarray, "B N"]
+    modality: Int[np.ndarray, "B N"]
+    position: Int[np.ndarray, "B N"]
 
 
 class Sampler:
@@ -113,6 +133,35 @@ class Sampler:
             state = {name: item[picked] for name, item in given.items()}
             parts.append(self._chain(state, plan, jax.random.key(seed), numbers[picked]))
         return {target.modality: _join([part[target.modality] for part in parts], len(numbers)) for target in plan}
+
+    def features(self, known: Mapping[str, Known], *, batch_size: int = 64) -> Features:
+        """Returns what the encoder makes of known tokens; nothing is generated.
+
+        Args:
+          known: By modality name; at least one sample.
+          batch_size: Samples per compiled step; a last batch that is not full is padded.
+
+        Raises:
+          MmtokError: known tokens do not fit the model, or there are none.
+        """
+        check_known(known, self.modalities)
+        if not known:
+            raise MmtokError("nothing is known, so there is nothing to encode")
+        shown = {
+            name: context.show(_standard(item, self._modality(name)), self._modality(name), asked=item.present)
+            for name, item in known.items()
+        }
+        rows = len(next(iter(known.values())).visible)
+        slots = context.encoder_slots(shown, self.modalities, rows=rows)
+        parts = []
+        for start in range(0, rows, batch_size):
+            picked = np.minimum(np.arange(start, start + min(batch_size, rows)), rows - 1)
+            batch = jax.tree.map(operator.itemgetter(picked), slots)
+            parts.append(np.asarray(steps.encoder_states(self._graph, self._state, batch)))
+        valid = np.asarray(slots.valid)
+        tokens = np.concatenate(parts)[:rows] * valid[..., None]
+        pooled = tokens.sum(1) / np.maximum(valid.sum(1, dtype=np.float32), 1)[:, None]
+        return Features(pooled, tokens, valid, np.asarray(slots.modality), np.asarray(slots.position))
 
     def _chain(self, state: State, plan: Plan, key: Key[Array, ""], numbers: np.ndarray) -> dict[str, Generated]:
         """Generates one target after the other for one batch."""
@@ -241,7 +290,13 @@ class Sampler:
 
     def _choice(self, target: Target, modality: Modality) -> steps.Choice:
         index = self._index[target.modality]
-        return steps.Choice(modality=modality, index=index, top_k=target.top_k, top_p=target.top_p)
+        return steps.Choice(
+            modality=modality,
+            index=index,
+            top_k=target.top_k,
+            top_p=target.top_p,
+            tempered=target.tempered_top_p,
+        )
 
 
 def _numbers(known: Mapping[str, Known], samples: Sequence[int] | None) -> Int[np.ndarray, " B"]:
@@ -256,7 +311,7 @@ def _numbers(known: Mapping[str, Known], samples: Sequence[int] | None) -> Int[n
 
 def _standard(known: Known, modality: Modality) -> Known:
     """Returns the values in the model's dtype, and 0 where they are hidden."""
-    values = np.asarray(known.values).astype(np.int32 if modality.is_target else np.float32)
+    values = np.asarray(known.values).astype(np.float32 if modality.kind == "continuous" else np.int32)
     return Known(np.where(known.visible[..., None], values, 0), known.visible)
 
 

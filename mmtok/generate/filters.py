@@ -8,7 +8,12 @@ GREEDY = 1e-10  # temperatures up to this one take the most likely token
 
 
 def filtered(
-    logits: Float[Array, "*rows V"], *, temperature: Float[Array, "*#rows"], top_k: int, top_p: float
+    logits: Float[Array, "*rows V"],
+    *,
+    temperature: Float[Array, "*#rows"],
+    top_k: int,
+    top_p: float,
+    tempered: bool = True,
 ) -> Float[Array, "*rows V"]:
     """Returns the log-probabilities tokens are drawn from; -inf for those filtered out.
 
@@ -20,15 +25,17 @@ def filtered(
       temperature: At least 0; 0 leaves the most likely token only.
       top_k: Keep the k most likely tokens; 0 keeps all.
       top_p: Keep the fewest most likely tokens that together have at least this probability; 1 keeps all.
+      tempered: False lets top-p speak of the distribution at temperature 1, whatever is sampled.
     """
     logits = logits.astype(jnp.float32)
     size = logits.shape[-1]
     greedy = (temperature <= GREEDY)[..., None]
     best = jax.nn.one_hot(jnp.argmax(logits, axis=-1), size, dtype=jnp.bool_)
-    scaled = logits - jnp.max(logits, axis=-1, keepdims=True)
-    scaled = scaled / jnp.where(greedy, 1, temperature[..., None])
+    plain = logits - jnp.max(logits, axis=-1, keepdims=True)
+    scaled = plain / jnp.where(greedy, 1, temperature[..., None])
     if 0 < top_k < size or top_p < 1:
-        ordered = jnp.sort(scaled, axis=-1, descending=True)
+        measured = scaled if tempered else plain
+        ordered = jnp.sort(measured, axis=-1, descending=True)
         if 0 < top_k < size:
             ordered = jnp.where(ordered < ordered[..., top_k - 1, None], -jnp.inf, ordered)
         if top_p < 1:
@@ -36,7 +43,7 @@ def filtered(
             before = jnp.cumsum(probability, axis=-1) - probability
             ordered = jnp.where(before < top_p, ordered, -jnp.inf)
         least = jnp.min(jnp.where(ordered > -jnp.inf, ordered, jnp.inf), axis=-1, keepdims=True)
-        scaled = jnp.where(scaled < least, -jnp.inf, scaled)
+        scaled = jnp.where(measured < least, -jnp.inf, scaled)
     return jax.nn.log_softmax(jnp.where(greedy & ~best, -jnp.inf, scaled), axis=-1)
 
 

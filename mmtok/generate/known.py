@@ -35,10 +35,10 @@ class Known:
     @classmethod
     def nothing(cls, modality: Modality, *, samples: int) -> "Known":
         """Returns a modality of which no sample knows anything."""
-        if modality.is_target:
-            values = np.zeros((samples, modality.size, modality.codes), np.int32)
-        else:
+        if modality.kind == "continuous":
             values = np.zeros((samples, modality.size, modality.channels), np.float32)
+        else:
+            values = np.zeros((samples, modality.size, modality.codes), np.int32)
         return cls(values, np.zeros((samples, modality.size), bool))
 
     @property

@@ -31,6 +31,7 @@ class Target:
       temperature_schedule: `constant`, or for grids `linear` or `onex:LOW:POWER` (see `schedules.temperatures`).
       top_k: Draw among the k most likely tokens; 0 is all.
       top_p: Draw among the fewest tokens that have this probability together, in (0, 1].
+      tempered_top_p: Whether `top_p` speaks of the distribution that is sampled, or of that at temperature 1.
       guidance: Scale of classifier-free guidance (Ho & Salimans 2022): unconditional logits plus this times their
         difference to the conditional ones; 1 is none. Without condition means: nothing but the target itself visible.
       length: Longest sequence to make, end included; None is the modality's limit.
@@ -44,6 +45,7 @@ class Target:
     temperature_schedule: str = "constant"
     top_k: int = 0
     top_p: float = 1.0
+    tempered_top_p: bool = True
     guidance: float = 1.0
     length: int | None = None
 
@@ -102,15 +104,16 @@ def validate(plan: Plan, known: Mapping[str, Known], modalities: tuple[Modality,
         if name not in table:
             raise unknown("target modality", name, producible)
         if name not in producible:
+            kind = "continuous" if table[name].kind == "continuous" else "input-only"
             raise MmtokError(
-                f"target '{name}': the model reads this continuous modality but cannot produce it,"
+                f"target '{name}': the model reads this {kind} modality but cannot produce it,"
                 f" it can produce {', '.join(producible)}"
             )
         if name in seen:
             raise MmtokError(f"target '{name}' occurs twice in the plan; each modality is generated once")
         seen.add(name)
         _check_settings(target, table[name])
-    _check_known(known, table)
+    check_known(known, modalities)
     return tuple(target.resolved(table[target.modality]) for target in plan)
 
 
@@ -171,13 +174,19 @@ def _check_settings(target: Target, modality: Modality) -> None:
         raise MmtokError(f"{where}: top_k {target.top_k} is more than its vocabulary of {modality.vocab_size}")
 
 
-def _check_known(known: Mapping[str, Known], table: Mapping[str, Modality]) -> None:
+def check_known(known: Mapping[str, Known], modalities: tuple[Modality, ...]) -> None:
+    """Checks known tokens.
+
+    Raises:
+      MmtokError: the model has no such modality, shape or range are wrong, or the numbers of samples differ.
+    """
+    table = by_name(modalities)
     samples: dict[str, int] = {}
     for name, item in known.items():
         if name not in table:
             raise unknown("known modality", name, table)
         modality, found = table[name], tuple(item.values.shape)
-        expected = (modality.size, modality.codes if modality.is_target else modality.channels)
+        expected = (modality.size, modality.channels or modality.codes)
         if found[1:] != expected:
             raise MmtokError(
                 f"known '{name}': values of shape (samples, {', '.join(map(str, expected))}) expected, found {found}"
@@ -189,7 +198,7 @@ def _check_known(known: Mapping[str, Known], table: Mapping[str, Modality]) -> N
         if not found[0]:
             raise MmtokError(f"known '{name}' holds no samples")
         samples[name] = found[0]
-        if modality.is_target:
+        if modality.kind != "continuous":
             tokens = np.asarray(item.values)[item.visible]
             if tokens.size and not (tokens.min() >= 0 and tokens.max() < modality.vocab_size):
                 raise MmtokError(

@@ -32,12 +32,18 @@ class Choice:
       index: Its place in the model.
       top_k: See `filters.filtered`.
       top_p: See `filters.filtered`.
+      tempered: See `filters.filtered`.
     """
 
     modality: Modality
     index: int
     top_k: int
     top_p: float
+    tempered: bool = True
+
+    def distribution(self, logits: Float[Array, "*rows V"], temperature: Float[Array, "*#rows"]) -> Array:
+        """Returns the log-probabilities to draw from."""
+        return filtered(logits, temperature=temperature, top_k=self.top_k, top_p=self.top_p, tempered=self.tempered)
 
 
 @jax.jit
@@ -50,6 +56,12 @@ def sample_keys(key: Key[Array, ""], samples: Int[Array, " B"], target: Int[Arra
 def random_ranks(keys: Key[Array, " B"], *, size: int) -> Float[Array, "B size"]:
     """Returns a random number per position, by which `roar` orders them."""
     return jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, ORDER), (size,)))(keys)
+
+
+@functools.partial(jax.jit, static_argnames="graph")
+def encoder_states(graph: Any, state: Any, encoder: EncoderSlots) -> Float[Array, "B N D"]:
+    """Runs the encoder; registers are left out."""
+    return nnx.merge(graph, state).encoder_hidden(encoder)[:, -encoder.valid.shape[1] :]
 
 
 @functools.partial(jax.jit, static_argnames="graph")
@@ -81,7 +93,7 @@ def choose(
     model = nnx.merge(graph, state)
     logits = guided(model.logits(hidden, modality=choice.index), guidance, samples=len(keys))
     temperature = jnp.broadcast_to(temperature[:, None, None], logits.shape[:-1])
-    log_probs = filtered(logits, temperature=temperature, top_k=choice.top_k, top_p=choice.top_p)
+    log_probs = choice.distribution(logits, temperature)
     ids = draw(_slot_keys(keys, step, position, modality=choice.modality), log_probs)
     plain = _picked(jax.nn.log_softmax(logits, axis=-1), ids)
     confidence = jnp.where(temperature > 0, _picked(log_probs, ids), plain)
@@ -149,7 +161,7 @@ def generate_spans(
         may_end = open_end & (span == gaps - 1)
         legal = (vocab == closing) | ((vocab == words.end) & may_end[:, None]) | (~special & (left > 0)[:, None])
         logits = jnp.where(legal, logits, -jnp.inf)
-        log_probs = filtered(logits, temperature=temperature, top_k=choice.top_k, top_p=choice.top_p)
+        log_probs = choice.distribution(logits, temperature)
         token = draw(jax.vmap(jax.random.fold_in, (0, None))(keys, step), log_probs)
         active = span < gaps
         score = jnp.where(active, _picked(jax.nn.log_softmax(logits, axis=-1), token), 0)

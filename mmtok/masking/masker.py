@@ -75,9 +75,9 @@ class Masker:
             inputs=_between(config.min_input_tokens, config.input_tokens, totals[:, 0]),
             targets=_between(config.min_target_tokens, config.target_tokens, totals[:, 1]),
             ids={
-                m: tokens[modality.name].values[:, : max(1, int(length[:, m].max(initial=0))), 0].astype(np.int32)
+                m: _ids(tokens[modality.name].values[:, : max(1, int(length[:, m].max(initial=0)))], modality)
                 for m, modality in enumerate(self.modalities)
-                if modality.kind == "sequence" and modality.name in tokens
+                if modality.in_spans and modality.name in tokens
             },
         )
         rule = plan.redistributed if config.redistribute else plan.reference
@@ -117,6 +117,11 @@ def fill_rates(batch: MaskedBatch) -> dict[str, float]:
 def _between(least: int | None, most: int, uniform: Float[np.ndarray, " B"]) -> Int[np.ndarray, " B"]:
     least = most if least is None else least
     return least + np.floor(uniform * (most - least + 1)).astype(np.int64)
+
+
+def _ids(values: np.ndarray, modality: Modality) -> Int[np.ndarray, "B T"]:
+    """What spans are drawn over: the ids, or for vectors, each of which is a unit of its own, nothing."""
+    return np.zeros(values.shape[:2], np.int32) if modality.kind == "continuous" else values[..., 0].astype(np.int32)
 
 
 def _keep_fraction(uniform: Float[np.ndarray, "B m"], keep: Int[np.ndarray, "B m"]) -> Float[np.ndarray, "B m"]:

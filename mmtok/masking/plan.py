@@ -67,9 +67,10 @@ def redistributed(draws: Draws, task: Task, modalities: tuple[Modality, ...]) ->
     target unless all it has is input-only or a single grid token.
     """
     rounding = draws.stream(Stream.ROUNDING).uniform(4)
-    grid = np.array([modality.kind != "sequence" for modality in modalities])
+    grid = np.array([not modality.in_spans for modality in modalities])
     askable = np.array([modality.is_target for modality in modalities])
-    shows = _pool(task.length > 0, task.input_alpha)
+    showable = np.array([modality.is_input for modality in modalities])
+    shows = _pool((task.length > 0) & showable, task.input_alpha)
     asks = _pool((task.length > 0) & askable, task.target_alpha)
     shows, asks, whole = _whole(draws.stream(Stream.WHOLE), task, shows, asks, grid)
     shares = draws.stream(Stream.INPUT_SHARES).log_gamma(np.where(task.input_alpha > 0, task.input_alpha, 1.0))
@@ -81,10 +82,8 @@ def redistributed(draws: Draws, task: Task, modalities: tuple[Modality, ...]) ->
     for m, ids in task.ids.items():
         length = task.length[:, m]
         keep = np.where(whole, 1.0, task.keep[:, m])
-        vocabulary = modalities[m].vocabulary
-        assert vocabulary is not None
         stream = draws.stream(Stream.ORDER, m, 0)
-        orders[m] = spans.random_order(stream, ids, length=length, keep=keep, vocabulary=vocabulary)
+        orders[m] = spans.random_order(stream, ids, length=length, keep=keep, vocabulary=modalities[m].vocabulary)
         kept[m], caps[:, m] = spans.visible(orders[m], np.where(shows[:, m], _UNLIMITED, 0), length=length)
         material[:, m] = spans.predictions(kept[m], caps[:, m], length=length) * asks[:, m]
     nothing = material.sum(axis=1) == 0
@@ -120,10 +119,11 @@ def redistributed(draws: Draws, task: Task, modalities: tuple[Modality, ...]) ->
 
 def reference(draws: Draws, task: Task, modalities: tuple[Modality, ...]) -> Plan:
     """Plans by the rule of the 4M reference, which leaves part of the budgets unused."""
-    grid = np.array([modality.kind != "sequence" for modality in modalities])
+    grid = np.array([not modality.in_spans for modality in modalities])
     sizes = np.broadcast_to([modality.size for modality in modalities], task.length.shape)
     alpha = np.maximum(task.input_alpha, 1e-9)
     budget = budgets.drop(draws.stream(Stream.INPUT_SHARES), alpha, caps=sizes, total=task.inputs)
+    budget *= [modality.is_input for modality in modalities]
     caps = np.where(grid, sizes - budget, sizes)
     alpha = np.maximum(task.target_alpha, 1e-9)
     tokens = budgets.drop(draws.stream(Stream.TARGET_SHARES), alpha, caps=caps, total=task.targets)
@@ -138,7 +138,7 @@ def reference(draws: Draws, task: Task, modalities: tuple[Modality, ...]) -> Pla
         masked[m], shown[:, m] = _redrawn(draws, task, m, modalities[m], budget[:, m])
         stream = draws.stream(Stream.CROP, m)
         start[m], count = spans.crop(stream, masked[m], budget=tokens[:, m], exact=never)
-        asked[:, m] = np.maximum(count - 1, 0) * (length > 0)
+        asked[:, m] = np.maximum(count - 1, 0) * (askable[m] & (length > 0))
     return Plan(shown, asked, masked, start)
 
 
@@ -208,7 +208,6 @@ def _redrawn(
 ) -> tuple[spans.Masked, Int[np.ndarray, " B"]]:
     """Draws masks anew, each time with nine tenths of the keep fraction, until the input fits (the 4M reference)."""
     length, ids = task.length[:, m], task.ids[m]
-    assert modality.vocabulary is not None
     hidden = np.zeros(ids.shape, bool)
     shown = np.zeros_like(length)
     rows = np.arange(len(ids))

@@ -28,6 +28,14 @@ def lay_out(
         if modality.name not in tokens:
             continue
         values = tokens[modality.name].values
+        if modality.variable:
+            slot, row, rank = encoder.place(m)
+            encoder.position.flat[slot] = rank
+            encoder.ids.reshape(-1, codes)[slot, 0] = rank
+            masked = plan.masked[m]
+            _, column = spans.places(masked, shown=plan.shown[:, m])
+            vectors[modality.name][row, rank] = np.where(masked.masked[row, column, None], 0, values[row, column])
+            continue
         if modality.kind == "sequence":
             vocabulary = modality.vocabulary
             assert vocabulary is not None

@@ -35,16 +35,20 @@ def random_order(
     *,
     length: Int[np.ndarray, " B"],
     keep: Float[np.ndarray, " B"],
-    vocabulary: Vocabulary,
+    vocabulary: Vocabulary | None,
 ) -> Order:
-    """Draws the order; the units allowed to become visible are those whose uniform number is at most `keep`."""
+    """Draws the order; the units allowed to become visible are those whose uniform number is at most `keep`.
+
+    Without a vocabulary each position is its own unit.
+    """
+    units = vocabulary if vocabulary is not None and vocabulary.unit_count else None
     place = np.arange(ids.shape[1])
     used = place < length[:, None]
     bits = draws.bits(ids.shape[1])
     unit = np.broadcast_to(place, ids.shape)
-    if vocabulary.unit_count:
-        key = (ids >= vocabulary.unit_first) & (ids < vocabulary.unit_first + vocabulary.unit_count)
-        unit = np.cumsum(key | (ids == vocabulary.end) | (place == 0), axis=1) - 1
+    if units is not None:
+        key = (ids >= units.unit_first) & (ids < units.unit_first + units.unit_count)
+        unit = np.cumsum(key | (ids == units.end) | (place == 0), axis=1) - 1
         bits = np.take_along_axis(bits, unit, axis=1)
     words = indexed(np.where(used, bits, np.uint64(2**64 - 1)))
     words.sort(axis=1)
@@ -58,7 +62,7 @@ def random_order(
     gain[:, 1:] += (rank[:, 1:] < rank[:, :-1]) & used[:, 1:]
     size = 1 + np.cumsum(np.take_along_axis(gain, order, axis=1), axis=1, dtype=np.int32)
     stop = used & (as_uniform(words) <= keep[:, None])
-    if vocabulary.unit_count:
+    if units is not None:
         of = np.take_along_axis(unit, order, axis=1)
         stop[:, :-1] &= (of[:, 1:] != of[:, :-1]) | ~used[:, 1:]
     return Order(rank, size, stop)
@@ -121,10 +125,16 @@ def mask(ids: Int[np.ndarray, "B T"], hidden: Bool[np.ndarray, "B T"], *, length
     return Masked(ids, masked, opens, np.cumsum(opens, axis=1, dtype=np.int32), used)
 
 
-def inputs(sequences: Masked, *, shown: Int[np.ndarray, " B"], vocabulary: Vocabulary) -> Int[np.ndarray, " n"]:
-    """Returns the input tokens, row after row; nothing for rows where `shown` is 0."""
+def places(sequences: Masked, *, shown: Int[np.ndarray, " B"]) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """Returns (row, column) of each input slot, row after row: visible tokens, and one for each masked run."""
     emit = (sequences.opens | (sequences.used & ~sequences.masked)) & (shown > 0)[:, None]
     rows, columns = np.nonzero(emit)
+    return rows, columns
+
+
+def inputs(sequences: Masked, *, shown: Int[np.ndarray, " B"], vocabulary: Vocabulary) -> Int[np.ndarray, " n"]:
+    """Returns the input tokens, row after row; nothing for rows where `shown` is 0."""
+    rows, columns = places(sequences, shown=shown)
     sentinel = vocabulary.sentinel_first + sequences.run[rows, columns]
     return np.where(sequences.masked[rows, columns], sentinel, sequences.ids[rows, columns])
 

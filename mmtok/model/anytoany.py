@@ -18,7 +18,6 @@ from mmtok.model.config import ModelConfig
 from mmtok.model.embeddings import Embeddings
 from mmtok.model.heads import Head, cross_entropy
 from mmtok.model.layers import LayerNorm, Linear
-from mmtok.model.tables import row_offsets
 
 
 @jax.tree_util.register_dataclass
@@ -102,12 +101,13 @@ class AnyToAny(nnx.Module):
         """Returns the float32 logits of every code of one modality.
 
         Raises:
-          MmtokError: the modality is continuous and has no vocabulary.
+          MmtokError: the modality is no target.
         """
         item = self.modalities[modality]
         if not item.is_target:
-            raise MmtokError(f"modality '{item.name}' is continuous: the model reads it but cannot predict it")
-        offset, rows = row_offsets(self.modalities)[0][modality, 0], item.codes * item.vocab_size
+            why = "is continuous" if item.kind == "continuous" else "is an input only"
+            raise MmtokError(f"modality '{item.name}' {why}: the model reads it but cannot predict it")
+        offset, rows = self.embeddings.tokens.output_offsets[modality, 0], item.codes * item.vocab_size
         table = self.embeddings.tokens.outputs[offset : offset + rows].astype(self.config.dtype)
         flat = hidden.reshape(-1, hidden.shape[-1]).astype(self.config.dtype)
         logits = jnp.matmul(flat, table.T, preferred_element_type=jnp.float32)
@@ -138,7 +138,7 @@ class AnyToAny(nnx.Module):
     @property
     def heads(self) -> tuple[Head, ...]:
         """The output heads: one per code of each modality that can be predicted."""
-        offsets, _ = row_offsets(self.modalities)
+        offsets = self.embeddings.tokens.output_offsets
         return tuple(
             Head(modality=index, code=code, offset=int(offsets[index, code]), size=item.vocab_size)
             for index, item in enumerate(self.modalities)

@@ -1,8 +1,9 @@
 """A trained model on disk: config.json, model.safetensors and a card."""
 
 import hashlib
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from mmtok.config import from_json, to_json
 from mmtok.errors import MismatchError, MmtokError
@@ -18,10 +19,10 @@ from mmtok.files import new_file, read_json, write_json
 from mmtok.modality import Modality
 from mmtok.model.anytoany import AnyToAny
 from mmtok.model.config import ModelConfig
+from mmtok.tensors import Spec, check_shapes, write_tensors
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 OWN_KEYS = ("config", "modalities", "weights")
-LISTED = 8  # names per kind of disagreement that an error spells out
 
 
 def save_model(
@@ -42,22 +43,46 @@ def save_model(
     Raises:
       MmtokError: `extra` uses one of the keys config, modalities, weights, or the folder cannot be written.
     """
+    values = {name: np.asarray(value.astype(dtype)) for name, value in named_parameters(model).items()}
+    specs = {name: Spec(value.shape, value.dtype) for name, value in values.items()}
+    write_model(folder, model.config, model.modalities, specs, values.__getitem__, extra=extra)
+
+
+def write_model(
+    folder: str | os.PathLike,
+    config: ModelConfig,
+    modalities: tuple[Modality, ...],
+    specs: Mapping[str, Spec],
+    read: Callable[[str], np.ndarray],
+    *,
+    extra: Mapping[str, Any],
+) -> None:
+    """Writes a model whose parameters are made one at a time; otherwise like `save_model`.
+
+    Args:
+      folder: Created if need be.
+      config: Of the model.
+      modalities: Of the model.
+      specs: Shape and dtype of each parameter, by the names of `named_parameters`.
+      read: Gives a parameter by its name; asked twice for each.
+      extra: Further keys of config.json.
+
+    Raises:
+      MmtokError: `extra` uses one of the keys config, modalities, weights, or the folder cannot be written.
+    """
     for key in OWN_KEYS:
         if key in extra:
             raise MmtokError(f"the extra key '{key}' of a model's description is taken; choose another name")
-    values = {name: np.asarray(value.astype(dtype)) for name, value in named_parameters(model).items()}
     folder = Path(folder)
-    with new_file(folder / WEIGHTS) as temporary:
-        save_file(values, temporary)
+    write_tensors(folder / WEIGHTS, specs, read)
     weights = {
-        "fingerprint": fingerprint(values),
-        "dtype": dtype,
-        "parameters": sum(value.size for value in values.values()),
+        "fingerprint": fingerprint(specs, read),
+        "dtype": ", ".join(sorted({spec.dtype.name for spec in specs.values()})),
+        "parameters": sum(math.prod(spec.shape) for spec in specs.values()),
     }
     with new_file(folder / CARD) as temporary:
-        temporary.write_text(_card(model, weights))
-    description = {"config": model.config, "modalities": model.modalities, "weights": weights, **extra}
-    write_json(folder / CONFIG, to_json(description))
+        temporary.write_text(_card(config, modalities, weights))
+    write_json(folder / CONFIG, to_json({"config": config, "modalities": modalities, "weights": weights, **extra}))
 
 
 def load_model(folder: str | os.PathLike) -> tuple[AnyToAny, dict[str, Any]]:
@@ -71,11 +96,11 @@ def load_model(folder: str | os.PathLike) -> tuple[AnyToAny, dict[str, Any]]:
       MismatchError: the weights are not those that config.json describes.
     """
     folder = Path(folder)
-    config, modalities, description = _read_description(folder / CONFIG)
+    config, modalities, description = load_description(folder)
     values = _read_weights(folder / WEIGHTS)
     model = nnx.eval_shape(lambda: AnyToAny(config, modalities, rngs=nnx.Rngs(0)))
     set_parameters(model, values, where=str(folder / WEIGHTS))
-    recorded, found = description["weights"].get("fingerprint"), fingerprint(values)
+    recorded, found = description["weights"].get("fingerprint"), fingerprint(values, values.__getitem__)
     if found != recorded:
         raise MismatchError(
             f"{folder / WEIGHTS}: these weights have the fingerprint {found}, config.json describes {recorded};"
@@ -101,18 +126,8 @@ def set_parameters(model: AnyToAny, values: Mapping[str, np.ndarray], *, where: 
       MmtokError: names are missing, unexpected or have another shape; the error lists them.
     """
     expected = {name: tuple(value.shape) for name, value in named_parameters(model).items()}
-    faults = {
-        "missing": [name for name in expected if name not in values],
-        "unexpected": [name for name in values if name not in expected],
-        "of another shape": [
-            f"{name} {values[name].shape} instead of {shape}"
-            for name, shape in expected.items()
-            if name in values and values[name].shape != shape
-        ],
-    }
-    if any(faults.values()):
-        listed = "; ".join(f"{len(names)} {kind} ({_some(names)})" for kind, names in faults.items() if names)
-        raise MmtokError(f"{where}: does not hold the parameters of this model: {listed}")
+    found = {name: value.shape for name, value in values.items()}
+    check_shapes(expected, found, where=f"{where}: does not hold the parameters of this model")
     state = nnx.state(model, nnx.Param)
     flat = [
         (path, leaf.replace(jnp.asarray(values[_name(path)], jnp.float32))) for path, leaf in nnx.to_flat_state(state)
@@ -120,17 +135,26 @@ def set_parameters(model: AnyToAny, values: Mapping[str, np.ndarray], *, where: 
     nnx.update(model, nnx.from_flat_state(flat))
 
 
-def fingerprint(values: Mapping[str, np.ndarray]) -> str:
+def fingerprint(names: Iterable[str], read: Callable[[str], np.ndarray]) -> str:
     """Returns 16 hexadecimal digits that identify names, types, shapes and bytes of the weights."""
     digest = hashlib.sha256()
-    for name in sorted(values):
-        value = np.ascontiguousarray(values[name])
+    for name in sorted(names):
+        value = np.ascontiguousarray(read(name))
         digest.update(f"{name} {value.dtype} {value.shape}\n".encode())
-        digest.update(value.tobytes())
+        digest.update(value.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()[:16]
 
 
-def _read_description(path: Path) -> tuple[ModelConfig, tuple[Modality, ...], dict[str, Any]]:
+def load_description(folder: str | os.PathLike) -> tuple[ModelConfig, tuple[Modality, ...], dict[str, Any]]:
+    """Reads what a model is, without its weights.
+
+    Returns:
+      Its shape, its modalities and the whole of config.json.
+
+    Raises:
+      MmtokError: config.json is missing, damaged or not that of a model.
+    """
+    path = Path(folder) / CONFIG
     description = read_json(path)
     if not isinstance(description, dict) or any(key not in description for key in OWN_KEYS):
         raise MmtokError(f"{path}: not the description of a model (it must hold {', '.join(OWN_KEYS)})")
@@ -155,16 +179,12 @@ def _name(path: tuple[Any, ...]) -> str:
     return ".".join(map(str, path))
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
-
-
-def _card(model: AnyToAny, weights: Mapping[str, Any]) -> str:
-    c = model.config
+def _card(c: ModelConfig, modalities: tuple[Modality, ...], weights: Mapping[str, Any]) -> str:
     rows = [
-        f"| {item.name} | {item.kind} | {' x '.join(map(str, item.shape))} | {item.codes if item.is_target else '-'}"
-        f" | {item.vocab_size or '-'} | {item.fingerprint or '-'} |"
-        for item in model.modalities
+        f"| {item.name} | {item.kind} | {' x '.join(map(str, item.shape))}"
+        f" | {'-' if item.kind == 'continuous' else item.codes} | {item.vocab_size or '-'}"
+        f" | {item.fingerprint or '-'} |"
+        for item in modalities
     ]
     return "\n".join(
         [

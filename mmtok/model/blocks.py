@@ -26,11 +26,12 @@ def attend(
     value: Float[Array, "B S H d"],
     mask: Bool[Array, "B #Q S"],
 ) -> Float[Array, "B Q H d"]:
-    """Scaled dot-product attention with a float32 softmax; a query that may see nothing averages over all keys."""
+    """Scaled dot-product attention with a float32 softmax; a query that may see nothing reads zeros."""
     logits = jnp.einsum("bqhd,bshd->bhqs", query * query.shape[-1] ** -0.5, key, preferred_element_type=jnp.float32)
     logits = jnp.where(mask[:, None], logits, jnp.finfo(jnp.float32).min)
     weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
     total = jnp.swapaxes(weights.sum(-1), 1, 2)[..., None]
+    total = jnp.where(mask.any(-1)[..., None, None], total, jnp.inf)
     mixed = jnp.einsum("bhqs,bshd->bqhd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
     return (mixed / total).astype(
         value.dtype

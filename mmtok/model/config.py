@@ -27,10 +27,10 @@ class ModelConfig:
       qkv_bias: Biases of the query, key and value projections.
       proj_bias: Bias of the attention's output projection.
       mlp_bias: Biases of the MLP.
-      input_bias: Bias of the projections of continuous modalities.
       norm_eps: Added to the variance in LayerNorm.
       qk_norm: LayerNorm over each head's queries and keys (Dehghani et al. 2023, "Scaling Vision Transformers to 22
         Billion Parameters", section 2).
+      decoder_modality: The decoder has modality embeddings of its own, instead of sharing the encoder's.
       registers: Learned extra tokens in front of the encoder's input (Darcet et al. 2024, "Vision Transformers Need
         Registers").
       position_temperature: Longest wavelength of the sine-cosine positions over the shortest one. Small grids want a
@@ -57,9 +57,9 @@ class ModelConfig:
     qkv_bias: bool = False
     proj_bias: bool = False
     mlp_bias: bool = False
-    input_bias: bool = False
     norm_eps: float = 1e-6
     qk_norm: bool = False
+    decoder_modality: bool = False
     registers: int = 0
     position_temperature: float = 10_000.0
     scaled_embeddings: bool = False

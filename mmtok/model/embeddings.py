@@ -39,7 +39,7 @@ class Embeddings(nnx.Module):
                     modality.channels,
                     config.dim,
                     axes=(None, "embed"),
-                    bias=config.input_bias,
+                    bias=modality.bias,
                     dtype=config.dtype,
                     rngs=rngs,
                 )
@@ -48,6 +48,7 @@ class Embeddings(nnx.Module):
             }
         )
         self.modality = normal(len(modalities))
+        self.decoder_modality = normal(len(modalities)) if config.decoder_modality else None
         self.encoder_position = normal(layout.learned_rows) if layout.learned_rows else None
         self.decoder_position = normal(layout.learned_rows) if layout.learned_rows else None
         self.mask = normal(1)
@@ -67,7 +68,8 @@ class Embeddings(nnx.Module):
                 picked = jnp.take_along_axis(rows, jnp.maximum(ids[..., :1], 0), axis=1, mode="clip")
                 content = jnp.where((modality == index)[..., None], picked, content)
         valid = jnp.asarray(slots.valid)[..., None]
-        return content * valid, self._place(modality, jnp.asarray(slots.position), self.encoder_position) * valid
+        place = self._place(modality, jnp.asarray(slots.position), self.modality, self.encoder_position)
+        return content * valid, place * valid
 
     def decode(self, slots: DecoderSlots) -> Float[Array, "B M D"]:
         """Returns the decoder's input, float32: token before the target in sequences, mask token on grids."""
@@ -78,11 +80,14 @@ class Embeddings(nnx.Module):
             content = self.mask[...]
         else:
             content = jnp.where(jnp.asarray(sequence)[modality][..., None], content, self.mask[...])
-        place = self._place(modality, jnp.asarray(slots.position), self.decoder_position)
+        limits = np.array([item.position_limit or item.positions for item in self.modalities], np.int32)
+        position = jnp.where(slots.position < jnp.asarray(limits)[modality], slots.position, 0)
+        owners = self.modality if self.decoder_modality is None else self.decoder_modality
+        place = self._place(modality, position, owners, self.decoder_position)
         return (content + place) * jnp.asarray(slots.valid)[..., None]
 
     def _place(
-        self, modality: Int[Array, "B S"], position: Int[Array, "B S"], learned: nnx.Param | None
+        self, modality: Int[Array, "B S"], position: Int[Array, "B S"], owners: nnx.Param, learned: nnx.Param | None
     ) -> Float[Array, "B S D"]:
         """Returns the sum of position and modality embedding."""
         layout = PositionLayout(self.modalities)
@@ -90,7 +95,7 @@ class Embeddings(nnx.Module):
         if learned is not None:
             table = jnp.concatenate([table, learned[...]])
         positions = jnp.take(table, jnp.asarray(layout.offsets)[modality] + position, axis=0, mode="clip")
-        return positions + jnp.take(self.modality[...], modality, axis=0, mode="clip")
+        return positions + jnp.take(owners[...], modality, axis=0, mode="clip")
 
     def _project(self, modality: Modality, vectors: Float[Array, "B rows channels"]) -> Float[Array, "B rows D"]:
         mean, std = (

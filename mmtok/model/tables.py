@@ -1,6 +1,8 @@
 """One concatenated table for the tokens of all modalities: embeddings and output heads."""
 
+import dataclasses
 from collections.abc import Mapping
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,25 +13,63 @@ from jaxtyping import Array, Float, Int
 from mmtok.axes import param
 from mmtok.errors import MmtokError
 from mmtok.modality import Modality, by_name
-from mmtok.model.config import ModelConfig
+from mmtok.model.config import ModelConfig, Tie
 
 EMBEDDING_STD = 0.02
 CODE_NOISE = 0.1  # of the standard deviation: two codes at the same place must still be told apart
 
 
-def row_offsets(modalities: tuple[Modality, ...]) -> tuple[Int[np.ndarray, "modalities codes"], int]:
-    """Returns the first row of each (modality, code) in a table of all their ids, and the number of rows.
+def row_offsets(
+    modalities: tuple[Modality, ...], members: tuple[Modality, ...]
+) -> tuple[Int[np.ndarray, "modalities codes"], int]:
+    """Returns the first row of each (modality, code) in a table of the ids of `members`, and the number of rows.
 
-    Modalities that have fewer codes repeat an offset; continuous ones have no rows.
+    Modalities that have fewer codes repeat an offset; those that are no members have no rows.
     """
     most = max((modality.codes for modality in modalities), default=1)
     offsets, rows = np.zeros((len(modalities), most), np.int32), 0
     for index, modality in enumerate(modalities):
         offsets[index] = rows
-        for code in range(modality.codes if modality.is_target else 0):
+        for code in range(modality.codes if modality in members else 0):
             offsets[index, code] = rows
             rows += modality.vocab_size
     return offsets, rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Members:
+    """The modalities whose ids have rows in each table, in the order of the rows; a table without any does not exist.
+
+    Attributes:
+      encoder: Embeddings that the encoder reads.
+      decoder: Embeddings that the decoder reads.
+      head: Output heads.
+      outputs: The name of the table that serves as output heads.
+    """
+
+    encoder: tuple[Modality, ...]
+    decoder: tuple[Modality, ...]
+    head: tuple[Modality, ...]
+    outputs: Literal["encoder", "decoder", "head"]
+
+    @classmethod
+    def of(cls, modalities: tuple[Modality, ...], tie: Tie) -> "Members":
+        """Returns the members under a way of tying.
+
+        Untied, the decoder's table holds the sequences only: a grid is asked for by mask queries, which embed no ids.
+        """
+        tokens = tuple(modality for modality in modalities if modality.kind != "continuous")
+        inputs = tuple(modality for modality in tokens if modality.is_input)
+        targets = tuple(modality for modality in tokens if modality.is_target)
+        sequences = tuple(modality for modality in targets if modality.kind == "sequence")
+        if tie == "all":
+            return cls(tokens, (), (), "encoder")
+        return cls(inputs, targets, (), "decoder") if tie == "head" else cls(inputs, sequences, targets, "head")
+
+    @property
+    def output_rows(self) -> tuple[Modality, ...]:
+        """The modalities that have rows in the table of the output heads."""
+        return getattr(self, self.outputs)
 
 
 def gather(
@@ -45,8 +85,7 @@ def gather(
 class TokenTables(nnx.Module):
     """Token embeddings of encoder and decoder, and output heads, tied as the configuration says.
 
-    A table that is tied to another one is None. Untied, the decoder's table holds the sequences only: a grid is asked
-    for by mask queries, which embed no ids.
+    A table that is tied to another one is None.
     """
 
     def __init__(
@@ -58,7 +97,7 @@ class TokenTables(nnx.Module):
         code_vectors: Mapping[str, np.ndarray],
     ) -> None:
         _check(code_vectors, modalities)
-        sequences = tuple(modality for modality in modalities if modality.kind == "sequence")
+        rows = Members.of(modalities, config.tie)
         projection_key = rngs.params()
         self.scale = config.dim**0.5 if config.scaled_embeddings else 1.0
         usual = 1 / self.scale if config.scaled_embeddings else EMBEDDING_STD
@@ -68,7 +107,7 @@ class TokenTables(nnx.Module):
             for modality in members:
                 vectors, key = code_vectors.get(modality.name), jax.random.fold_in(projection_key, len(parts))
                 std = (2 / (modality.vocab_size + config.dim)) ** 0.5 if xavier else usual
-                for code in range(modality.codes if modality.is_target else 0):
+                for code in range(modality.codes):
                     shape = (modality.vocab_size, config.dim)
                     if vectors is not None:
                         rows = _neighbourly(vectors, jax.random.fold_in(key, code), rngs.params(), dim=config.dim)
@@ -79,38 +118,40 @@ class TokenTables(nnx.Module):
                     parts.append(std * rows)
             return param(jnp.concatenate(parts), ("vocab", "embed"))
 
-        self.encoder = table(modalities)
-        decoder = {"none": sequences, "head": modalities, "all": ()}[config.tie]
-        self.decoder = table(decoder) if decoder else None
-        self.head = table(modalities, xavier=True) if config.tie == "none" else None
+        self.encoder = table(rows.encoder) if rows.encoder else None
+        self.decoder = table(rows.decoder) if rows.decoder else None
+        self.head = table(rows.head, xavier=True) if rows.head else None
         self.modalities = modalities
-        self.tie = config.tie
+        self.rows = rows
+        self.dim = config.dim
 
     def encode(self, ids: Int[Array, "B N K"], modality: Int[Array, "B N"]) -> Float[Array, "B N D"]:
         """Returns the encoder embeddings of `ids`, summed over codes."""
-        offsets, _ = row_offsets(self.modalities)
+        if self.encoder is None:
+            return jnp.zeros((*ids.shape[:2], self.dim))
+        offsets, _ = row_offsets(self.modalities, self.rows.encoder)
         return self.scale * gather(self.encoder[...], offsets=offsets, ids=ids, modality=modality)
 
     def decode(self, ids: Int[Array, "B M K"], modality: Int[Array, "B M"]) -> Float[Array, "B M D"] | None:
-        """Returns the decoder embeddings of `ids` (of no meaning for grids); None when there is no sequence."""
-        if all(item.kind != "sequence" for item in self.modalities):
+        """Returns the decoder embeddings of `ids` (of no meaning for grids); None when no sequence is a target."""
+        if not any(item.kind == "sequence" and item.is_target for item in self.modalities):
             return None
-        if self.tie == "none":
-            assert self.decoder is not None
-            rows = tuple(item for item in self.modalities if item.kind == "sequence")
-            starts = dict(zip([item.name for item in rows], row_offsets(rows)[0]))
-            offsets = np.stack([starts.get(item.name, np.zeros(1, np.int32)) for item in self.modalities])
-            table = self.decoder[...]
-        else:
-            offsets, table = row_offsets(self.modalities)[0], self.outputs
+        members = self.rows.decoder or self.rows.output_rows
+        table = self.outputs if self.decoder is None else self.decoder[...]
+        offsets, _ = row_offsets(self.modalities, members)
         return self.scale * gather(table, offsets=offsets, ids=ids[..., :1], modality=modality)  # sequences: one code
 
     @property
     def outputs(self) -> Float[Array, "rows D"]:
         """The output heads: row `offset + id` gives the logit of `id`."""
-        chosen = {"none": self.head, "head": self.decoder, "all": self.encoder}[self.tie]
+        chosen: nnx.Param | None = getattr(self, self.rows.outputs)
         assert chosen is not None
         return chosen[...]
+
+    @property
+    def output_offsets(self) -> Int[np.ndarray, "modalities codes"]:
+        """First row in `outputs` of each (modality, code)."""
+        return row_offsets(self.modalities, self.rows.output_rows)[0]
 
 
 def _check(code_vectors: Mapping[str, np.ndarray], modalities: tuple[Modality, ...]) -> None:

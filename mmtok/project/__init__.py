@@ -2,6 +2,8 @@
 
 from mmtok.project.config import Field, Project, load_project
 from mmtok.project.evaluation import evaluate_project
+from mmtok.project.fourm import export_fourm, import_fourm
+from mmtok.project.initial import Initial
 from mmtok.project.loaded import Box, Loaded, load_anytoany
 from mmtok.project.pictures import draw
 from mmtok.project.tokenizers import evaluate_tokenizers, open_tokenizers, train_tokenizers
@@ -11,11 +13,14 @@ from mmtok.project.training import train_project
 __all__ = [
     "Box",
     "Field",
+    "Initial",
     "Loaded",
     "Project",
     "draw",
     "evaluate_project",
     "evaluate_tokenizers",
+    "export_fourm",
+    "import_fourm",
     "load_anytoany",
     "load_project",
     "open_tokenizers",

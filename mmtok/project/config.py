@@ -55,6 +55,7 @@ class Project:
       directions: What `mmtok eval` measures.
       eval_samples: Held-out samples per direction.
       seed: Of the masks and of the order of the samples.
+      initial: Folder of a model whose parameters training starts from; modalities that it does not have are new.
     """
 
     root: Path
@@ -70,6 +71,7 @@ class Project:
     directions: tuple[Direction, ...] = ()
     eval_samples: int = 128
     seed: int = 0
+    initial: Path | None = None
 
     def __post_init__(self) -> None:
         asked = [name for direction in self.directions for name in (*direction.through, *direction.targets)]

@@ -1,7 +1,7 @@
 """A trained model with its tokenizers: raw values in, raw values out."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from mmtok.batch import TokenColumn
 from mmtok.config import from_json
 from mmtok.errors import MismatchError, MmtokError, unknown
-from mmtok.generate import Known, Sampler, Target
+from mmtok.generate import Features, Known, Sampler, Target
 from mmtok.modality import Modality, by_name
 from mmtok.model import load_model
 from mmtok.source import Sample
@@ -60,6 +60,12 @@ class Loaded:
             plan.append(dataclasses.replace(target, **overrides))
         return tuple(plan)
 
+    def targets(self, given: Collection[str]) -> list[str]:
+        """Returns all modalities that can be made and are not made from a given raw field, in the model's own order."""
+        names = [*self.sampling, *(name for name in self.modalities if name not in self.sampling)]
+        modalities = [self.modalities[name] for name in names]
+        return [item.name for item in modalities if item.is_target and item.source not in given]
+
     def encode(self, samples: Sequence[Sample]) -> dict[str, TokenColumn]:
         """Encodes raw samples: every modality whose raw field occurs in at least one of them.
 
@@ -103,6 +109,28 @@ class Loaded:
             target.modality: self.tokenizers[target.modality].decode(columns[target.modality]) for target in plan
         }
         return [{name: values[row] for name, values in decoded.items()} for row in range(len(samples))]
+
+    def embed(self, samples: Sequence[Sample], *, only: Sequence[str] = (), batch_size: int = 64) -> Features:
+        """Returns what the model's encoder makes of raw samples; the decoder is not used.
+
+        Args:
+          samples: Any subset of the model's raw fields each.
+          only: The modalities to read; empty means all that are made from the fields given.
+          batch_size: Samples per compiled step.
+
+        Returns:
+          Pooled features (B, D), those of the tokens (B, N, D), and what the tokens are (B, N each).
+
+        Raises:
+          MmtokError: a field or modality that the model does not have or cannot read, or a value that does not fit.
+        """
+        readable = [name for name, modality in self.modalities.items() if modality.is_input]
+        for name in only:
+            if name not in readable:
+                raise unknown("input modality", name, readable)
+        columns = self.encode(samples)
+        chosen = {name: column for name, column in columns.items() if name in (only or readable)}
+        return self.sampler.features(self.known(chosen, {}), batch_size=batch_size)
 
     def known(self, columns: Mapping[str, TokenColumn], keep: Mapping[str, Box]) -> dict[str, Known]:
         """Returns the columns as known tokens, of which only those inside the kept part are visible."""

@@ -12,6 +12,7 @@ from mmtok.errors import MismatchError, MmtokError, unknown
 from mmtok.eval.tokenizers import evaluate_tokenizer
 from mmtok.progress import say
 from mmtok.project.config import Project
+from mmtok.project.initial import Initial
 from mmtok.project.values import read_values
 from mmtok.show.reconstruction import reconstruction
 from mmtok.tokenizers.artifact import Fitted, Learned, Tokenizer, create, load
@@ -37,6 +38,11 @@ def train_tokenizers(project: Project, names: Sequence[str] = ()) -> None:
         if folder.exists():
             _open(project, name)
             say(f"tokenizer {name}: is there already ({folder})")
+            continue
+        if project.initial and Initial.open(project.initial).has(name):
+            shutil.copytree(Initial.open(project.initial).tokenizer_folder(name), folder)
+            _open(project, name)
+            say(f"tokenizer {name}: that of {project.initial}")
             continue
         tokenizer = create(name=name, source=project.source_of(name), config=project.modalities[name].tokenizer)
         trained, training = _train(project, name, tokenizer)

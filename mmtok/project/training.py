@@ -9,10 +9,12 @@ from mmtok.config import to_json
 from mmtok.data import Store, TokenBatches
 from mmtok.errors import MismatchError
 from mmtok.files import new_folder
+from mmtok.interop.fourm.model import carry_over
 from mmtok.masking import Masker
 from mmtok.modality import by_name
 from mmtok.model import save_model
 from mmtok.project.config import Project
+from mmtok.project.initial import Initial
 from mmtok.project.tokenizers import open_tokenizers
 from mmtok.tokenizers.artifact import Tokenizer
 from mmtok.train.anytoany import AnyToAnyTask
@@ -32,6 +34,9 @@ def train_project(project: Project) -> Path:
     store = Store(project.token_folder)
     check_fingerprints(store, tokenizers)
     modalities = tuple(tokenizers[name].modality for name in project.modalities)
+    initial = Initial.open(project.initial) if project.initial else None
+    if initial is not None:
+        modalities = tuple(initial.inherit(item) for item in modalities)
     batches = TokenBatches(
         store,
         "train",
@@ -47,12 +52,16 @@ def train_project(project: Project) -> Path:
         entropies={name: store.entropy(name) for name, modality in by_name(modalities).items() if modality.is_target},
         loss=project.loss,
     )
-    result = fit(task, project.fit, project.model_folder)
+    start = None if initial is None else lambda fresh: initial.start(fresh, project.model, modalities)
+    result = fit(task, project.fit, project.model_folder, start_from=start)
     module = result.ema_module if result.ema_module is not None else result.module
     with new_folder(project.model_folder / "tokenizers") as folder:
         for name in tokenizers:
             shutil.copytree(project.tokenizer_folder(name), folder / name)
-    save_model(project.model_folder, module, extra={"sampling": to_json(project.sampling), "project": to_json(project)})
+    extra = {"sampling": to_json(project.sampling), "project": to_json(project)}
+    if initial is not None:
+        extra |= carry_over(initial.folder, project.model_folder)
+    save_model(project.model_folder, module, extra=extra)
     return project.model_folder
 
 

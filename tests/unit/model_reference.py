@@ -13,9 +13,19 @@ MODALITIES = (
     Modality(name="image", kind="grid", shape=(3, 5), vocabulary=Vocabulary(size=11)),
     Modality(name="video", kind="grid", shape=(2, 3, 2), vocabulary=Vocabulary(size=11), codes=2),
     Modality(name="text", kind="sequence", shape=(9,), vocabulary=Vocabulary(size=40, sentinel_count=8)),
-    Modality(name="pixels", kind="continuous", shape=(2, 2), channels=6, mean=(1.0, 2.0, 3.0), std=(2.0,)),
+    Modality(name="pixels", kind="continuous", shape=(2, 2), channels=6, mean=(1.0, 2.0, 3.0), std=(2.0,), bias=True),
     Modality(name="vector", kind="grid", shape=(4,), vocabulary=Vocabulary(size=11), learned_positions=True),
-    Modality(name="notes", kind="sequence", shape=(5,), vocabulary=Vocabulary(size=40, sentinel_count=8)),
+    Modality(
+        name="notes",
+        kind="sequence",
+        shape=(5,),
+        vocabulary=Vocabulary(size=40, sentinel_count=8),
+        position_limit=2,
+    ),
+    Modality(name="hint", kind="grid", shape=(3,), vocabulary=Vocabulary(size=7), role="input"),
+    Modality(
+        name="reply", kind="sequence", shape=(5,), vocabulary=Vocabulary(size=40, sentinel_count=8), role="target"
+    ),
 )
 
 
@@ -36,10 +46,11 @@ def random_batch(seed: int, *, samples: int = 3, encoder: int = 14, decoder: int
 
     def ids(item: Modality) -> np.ndarray:
         row = np.full(codes, -1, np.int32)
-        if item.is_target:
+        if item.kind != "continuous":
             row[: item.codes] = rng.integers(0, item.vocab_size, item.codes)
         return row
 
+    readable = [m for m, item in enumerate(modalities) if item.is_input]
     e = {name: np.zeros((samples, encoder), np.int32) for name in ("modality", "position")}
     d = {name: np.zeros((samples, decoder), np.int32) for name in ("modality", "position", "limit")}
     e_ids, d_ids = np.zeros((samples, encoder, codes), np.int32), np.zeros((samples, decoder, codes), np.int32)
@@ -48,7 +59,7 @@ def random_batch(seed: int, *, samples: int = 3, encoder: int = 14, decoder: int
     d_count = np.zeros(samples, np.int32)
     for b in range(samples):
         for n in range(e_count[b]):
-            m = int(rng.integers(len(modalities)))
+            m = int(rng.choice(readable))
             e["modality"][b, n], e["position"][b, n] = m, rng.integers(modalities[m].size)
             e_ids[b, n] = ids(modalities[m])
             if modalities[m].kind == "continuous":
@@ -79,13 +90,15 @@ class Reference:
         self.c, self.modalities = config, modalities
         self.scale = config.dim**0.5 if config.scaled_embeddings else 1.0
         self.p = {name: np.asarray(value, np.float64) for name, value in parameters.items()}
-        self.starts, self.sequence_starts, row, sequence_row = [], {}, 0, 0
-        for index, item in enumerate(modalities):
-            self.starts.append(row)
-            row += item.codes * item.vocab_size
-            if item.kind == "sequence":
-                self.sequence_starts[index] = sequence_row
-                sequence_row += item.vocab_size
+        tied = config.tie == "all"
+        self.starts = self.rows(lambda item: tied or item.is_input)
+        self.output_starts = self.rows(lambda item: tied or item.is_target)
+        self.sequence_starts = self.rows(lambda item: item.kind == "sequence" and item.is_target)
+
+    def rows(self, member) -> list[int]:
+        """First row of each modality in a table of those for which `member` holds."""
+        sizes = [item.codes * item.vocab_size if member(item) else 0 for item in self.modalities]
+        return np.cumsum([0, *sizes])[:-1].tolist()
 
     def linear(self, x, name, layer=None):
         kernel, bias = self.p[name + ".kernel"], self.p.get(name + ".bias")
@@ -140,7 +153,8 @@ class Reference:
                     angle = coordinate / self.c.position_temperature ** (k / count)
                     row[2 * axis * count + k] = math.sin(angle)
                     row[(2 * axis + 1) * count + k] = math.cos(angle)
-        return row + self.p["embeddings.modality"][m]
+        own = side == "decoder" and self.c.decoder_modality
+        return row + self.p["embeddings.decoder_modality" if own else "embeddings.modality"][m]
 
     def encode(self, slots: EncoderSlots, b: int):
         """Returns (encoder output, context) of sample `b`, registers and valid tokens only."""
@@ -175,12 +189,13 @@ class Reference:
         for t in used:
             m = int(slots.modality[b, t])
             if self.modalities[m].kind == "sequence":
-                start = self.sequence_starts[m] if self.c.tie == "none" else self.starts[m]
+                start = self.sequence_starts[m] if self.c.tie == "none" else self.output_starts[m]
                 table = self.p["embeddings.tokens." + ("encoder" if self.c.tie == "all" else "decoder")]
                 content = self.scale * table[start + slots.ids[b, t, 0]]
             else:
                 content = self.p["embeddings.mask"][0]
-            x.append(content + self.place(m, int(slots.position[b, t]), "decoder"))
+            position, limit = int(slots.position[b, t]), self.modalities[m].position_limit
+            x.append(content + self.place(m, 0 if limit and position >= limit else position, "decoder"))
         x = np.array(x)
         modality = slots.modality[b, used]
         allowed = (modality[:, None] == modality) & (used < slots.limit[b, used][:, None])
@@ -202,7 +217,7 @@ class Reference:
                 m = int(batch.decoder.modality[b, t])
                 item = self.modalities[m]
                 for k in range(item.codes):
-                    start = self.starts[m] + k * item.vocab_size
+                    start = self.output_starts[m] + k * item.vocab_size
                     logits = table[start : start + item.vocab_size] @ hidden[row]
                     sums[item.name][0] += np.log(np.exp(logits).sum()) - logits[batch.targets[b, t, k]]
                     sums[item.name][1] += 1

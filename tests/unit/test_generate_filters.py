@@ -87,3 +87,15 @@ def test_each_row_draws_from_its_own_key():
     few = draw(keys, jnp.zeros((2, 3, 4)))
     alone = [[int(draw(keys[i, j], jnp.zeros(4))) for j in range(3)] for i in range(2)]
     assert few.tolist() == alone
+
+
+def test_top_p_may_speak_of_the_distribution_before_the_temperature():
+    logits = jnp.log(jnp.array([0.5, 0.3, 0.15, 0.05]))
+    kept = {
+        tempered: np.isfinite(filtered(logits, temperature=jnp.array(0.1), top_k=0, top_p=0.9, tempered=tempered)).sum()
+        for tempered in (True, False)
+    }
+    assert kept == {True: 1, False: 3}
+    plain = filtered(logits, temperature=jnp.array(0.1), top_k=0, top_p=0.9, tempered=False)
+    expected = np.array([0.5, 0.3, 0.15]) ** 10
+    np.testing.assert_allclose(np.exp(plain[:3]), expected / expected.sum(), rtol=1e-4)

@@ -10,11 +10,10 @@ from flax import nnx
 
 from mmtok.errors import MmtokError
 from mmtok.eval.tokenizers import codebook_use
-from mmtok.tokenizers import autoencoder
 from mmtok.tokenizers.artifact import create
 from mmtok.tokenizers.autoencoder import NetworkConfig
 from mmtok.tokenizers.features import FeatureConfig
-from mmtok.tokenizers.images import ImageConfig
+from mmtok.tokenizers.images import ImageConfig, ImageTokenizer
 from mmtok.tokenizers.preprocess import ImagePreprocess
 
 NET = NetworkConfig(width=32, levels=(5, 5, 3))
@@ -196,7 +195,7 @@ def test_depth_scale_is_inverted_exactly(mapping: Any):
 
 
 def test_encode_is_compiled_once_for_each_internal_batch_size(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(autoencoder, "_BATCHES", (4, 16))
+    monkeypatch.setattr(ImageTokenizer, "batches", (4, 16))
     tokenizer = made(COLOURS)
     tokenizer = tokenizer.with_module(init(tokenizer))
     values = pictures(COLOURS, 40)

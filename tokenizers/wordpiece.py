@@ -1,0 +1,143 @@
+"""Text in the pieces of an existing WordPiece vocabulary (Schuster and Nakajima 2012; files of `tokenizers`).
+
+The vocabulary file is part of the artifact. Its first ids must be those of every sequence here: padding, unknown,
+start, end, then the sentinels.
+"""
+
+import dataclasses
+import functools
+import warnings
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import tokenizers
+
+from mmtok.batch import TokenColumn
+from mmtok.errors import MmtokError
+from mmtok.modality import Modality, Vocabulary
+from mmtok.tokenizers.artifact import Tokenizer
+from mmtok.tokenizers.sequences import END, PAD, SENTINEL, UNKNOWN, ids_of, pack
+
+_FILE = "wordpiece.json"
+SPECIALS = {"[PAD]": PAD, "[UNK]": UNKNOWN, "[EOS]": END, "[S_0]": SENTINEL}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WordPieceConfig:
+    """A WordPiece tokenizer.
+
+    Attributes:
+      length: Longest number of tokens, the end included; longer texts are truncated.
+      show: How `mmtok.show` draws it.
+    """
+
+    family: ClassVar[str] = "wordpiece"
+
+    length: int = 256
+    show: str = "text"
+
+
+class WordPieceTokenizer(Tokenizer):
+    """Tokenizes strings; words that the vocabulary has as a whole stay whole, and upper case may be lost."""
+
+    Config = WordPieceConfig
+    config: WordPieceConfig
+
+    chunk_prefix: ClassVar[str] = ""
+    """Words that begin so open a masking unit; "" where each token is its own unit."""
+
+    @functools.cached_property
+    def modality(self) -> Modality:
+        """A sequence."""
+        return Modality(
+            name=self.name,
+            kind="sequence",
+            shape=(self.config.length,),
+            vocabulary=self.vocabulary,
+            source=self.source,
+            show=self.config.show,
+            fingerprint=self.fingerprint,
+        )
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The ids of the vocabulary file."""
+        names = self._pieces.get_vocab()
+        sentinels = 0
+        while names.get(f"[S_{sentinels}]") == SENTINEL + sentinels:
+            sentinels += 1
+        units = sorted(id for word, id in names.items() if self.chunk_prefix and word.startswith(self.chunk_prefix))
+        unit = {"unit_first": units[0], "unit_count": len(units)} if units else {}
+        return Vocabulary(size=self._pieces.get_vocab_size(), sentinel_count=sentinels, **unit)
+
+    def expected_files(self) -> tuple[str, ...]:
+        """Returns the name of the vocabulary file."""
+        return (_FILE,)
+
+    def with_vocabulary(self, content: bytes) -> "WordPieceTokenizer":
+        """Returns this tokenizer with a vocabulary file of the `tokenizers` library.
+
+        Raises:
+          MmtokError: it is no such file, or its special tokens are not where they must be.
+        """
+        made = dataclasses.replace(self, files={_FILE: content})
+        found = made._pieces.get_vocab()
+        for word, id in SPECIALS.items():
+            if found.get(word) != id:
+                raise MmtokError(
+                    f"tokenizer '{self.name}': the vocabulary must have {word} as id {id}, it has {found.get(word)}"
+                )
+        return made
+
+    def encode(self, values: Sequence[Any]) -> TokenColumn:
+        """Encodes raw values (see `mmtok.codec.Codec`); warns when one is truncated."""
+        self.require_complete()
+        limit, sequences, truncated = self.config.length - 1, [], False
+        for row, value in enumerate(values):
+            if value is None:
+                sequences.append(None)
+                continue
+            ids: list[int] = []
+            for chunk in self.write(value, what=f"modality '{self.name}', sample {row} of the batch"):
+                piece = self._pieces.encode(chunk, add_special_tokens=False).ids
+                fits = len(ids) + len(piece) <= limit
+                truncated |= not fits
+                ids += piece if fits else [] if self.chunk_prefix else piece[: limit - len(ids)]
+            sequences.append(ids)
+        if truncated:
+            warnings.warn(
+                f"modality '{self.name}': a value of more than {limit} tokens is truncated; raise its `length`",
+                stacklevel=2,
+            )
+        return pack(sequences, modality=self.modality)
+
+    def decode(self, column: TokenColumn) -> list[Any]:
+        """Decodes tokens (see `mmtok.codec.Codec`); specials and sentinels are left out."""
+        self.require_complete()
+        return [
+            None if ids is None else self.read(self._pieces.decode(self._plain(ids), skip_special_tokens=False))
+            for ids in ids_of(column, modality=self.modality)
+        ]
+
+    def write(self, value: Any, *, what: str) -> list[str]:
+        """Returns a value as text, in chunks; `what` begins the error message."""
+        if not isinstance(value, str):
+            raise MmtokError(f"{what}: expected a text, found {type(value).__name__}")
+        return [value]
+
+    def read(self, text: str) -> Any:
+        """Returns the value that a text stands for."""
+        return text
+
+    def _plain(self, ids: list[int]) -> list[int]:
+        first = SENTINEL + self.vocabulary.sentinel_count
+        return [id for id in ids if id == UNKNOWN or id >= first]
+
+    @functools.cached_property
+    def _pieces(self) -> Any:
+        try:
+            return tokenizers.Tokenizer.from_str(self.files[_FILE].decode())
+        except Exception as error:  # the library raises bare ones
+            raise MmtokError(
+                f"tokenizer '{self.name}': not a vocabulary file of the tokenizers library ({error}); copy it again"
+            ) from error
