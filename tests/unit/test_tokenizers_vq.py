@@ -157,20 +157,13 @@ def grid(values: Any = "uint8", loss: Any = "mse", **changes: Any) -> VQTokenize
     return VQTokenizerConfig(encoder=config, patch=config.patch, network=NET, loss=loss)
 
 
-DIFFUSION = {
-    "unet": DiVAEConfig(
-        encoder=encoder(),
-        unet=UNetConfig(patch=2, width=32, multipliers=(1, 1), depth=1, attention=(2,)),
-        sampler=SamplerConfig(steps=2),
-        drop=0.5,
-    ),
-    "uvit": DiVAEConfig(
-        encoder=encoder("depth"),
-        uvit=UViTConfig(patch=2, levels=(32,), width=16, depth=1, heads=2, grid=4),
-        noise=NoiseConfig(prediction="sample", clip=True),
-        sampler=SamplerConfig(method="ddpm", steps=2),
-    ),
-}
+DIFFUSION = DiVAEConfig(
+    encoder=encoder("depth"),
+    unet=UNetConfig(patch=2, width=32, multipliers=(1,), depth=1, attention=()),
+    noise=NoiseConfig(prediction="sample", clip=True),
+    sampler=SamplerConfig(method="ddpm", steps=2),
+    drop=0.5,
+)
 FAMILIES = {
     "uint8": grid(),
     "unit": grid("unit", "cosine"),
@@ -184,7 +177,7 @@ FAMILIES = {
         decoder=MLPConfig(width=16, depth=1),
         quantizer=MemcodesConfig(size=8, latent=6, codes=3),
     ),
-    **DIFFUSION,
+    "divae": DIFFUSION,
 }
 
 
@@ -210,7 +203,7 @@ def trained(config: Any) -> Any:
     return tokenizer.with_module(tokenizer.init(jax.random.key(0)))
 
 
-@pytest.mark.parametrize("family", ["uint8", "depth", "classes", "features", "memcodes", "uvit"])
+@pytest.mark.parametrize("family", ["uint8", "depth", "classes", "features", "memcodes", "divae"])
 def test_values_become_tokens_and_values_again(family: str, tmp_path: Any):
     tokenizer, values = trained(FAMILIES[family]), raw(FAMILIES[family], 2)
     modality = tokenizer.modality
@@ -227,13 +220,13 @@ def test_values_become_tokens_and_values_again(family: str, tmp_path: Any):
     assert load(tmp_path / "x").fingerprint == modality.fingerprint
 
 
-@pytest.mark.parametrize("family", ["classes", "memcodes", "uvit"])
+@pytest.mark.parametrize("family", ["classes", "memcodes", "divae"])
 def test_training_lowers_the_loss_and_moves_the_codebook(family: str):
     tokenizer: Any = create(name="x", source="x", config=FAMILIES[family])
     module = tokenizer.init(jax.random.key(0))
     layout = Layout(module)
     params, rest = layout.split(module)
-    batch = jnp.asarray(tokenizer.prepare(raw(FAMILIES[family], 8)))
+    batch = jnp.asarray(tokenizer.prepare(raw(FAMILIES[family], 4)))
     optimizer = optax.adam(1e-2)
 
     def loss(params, rest, key):
@@ -248,10 +241,10 @@ def test_training_lowers_the_loss_and_moves_the_codebook(family: str):
             updates, state = optimizer.update(grads, state)
             return (optax.apply_updates(params, updates), rest, state), total
 
-        return jax.lax.scan(step, (params, rest, state), jax.random.split(jax.random.key(1), 40))
+        return jax.lax.scan(step, (params, rest, state), jax.random.split(jax.random.key(1), 20))
 
     (_, after, _), losses = jax.jit(train)(params, rest, optimizer.init(params))
-    assert np.mean(losses[-8:]) < np.mean(losses[:4])
+    assert np.mean(losses[-6:]) < np.mean(losses[:4])
     moved = {name for name, value in rest.items() if not np.array_equal(value, after[name])}
     assert moved == (set() if family == "memcodes" else {"quantizer.table", "quantizer.counts"})
     assert tokenizer.flops(2) == 2 * tokenizer.flops(1) > 0
@@ -267,8 +260,8 @@ def test_another_size_needs_no_other_weights():
 
 
 def test_decoding_by_diffusion_is_a_function_of_the_tokens():
-    tokenizer = trained(DIFFUSION["uvit"])
-    column = tokenizer.encode(raw(DIFFUSION["uvit"], 3))
+    tokenizer = trained(DIFFUSION)
+    column = tokenizer.encode(raw(DIFFUSION, 3))
     together, alone = tokenizer.decode(column), tokenizer.decode(column[1:2])
     np.testing.assert_allclose(together[1], alone[0], atol=1e-4)
 

@@ -30,7 +30,7 @@ def import_tokenizer(
     """Returns an ordinary tokenizer with the weights of a VQVAE, DiVAE or Memcodes tokenizer of 4M.
 
     Args:
-      tensors: The state dict; each tensor is read once.
+      tensors: The state dict.
       config: The 4M configuration; unknown keys are ignored, as there.
       name: Name of the modality.
       source: Raw field it is made from.
