@@ -12,7 +12,7 @@ from mmtok.batch import TokenColumn
 from mmtok.errors import MmtokError
 from mmtok.modality import Modality, Vocabulary
 from mmtok.tokenizers.artifact import Tokenizer
-from mmtok.tokenizers.autoencoder import check_ids
+from mmtok.tokenizers.neural import check_ids
 from mmtok.tokenizers.sequences import ids_of, pack
 
 
