@@ -1,6 +1,7 @@
 """What the configurations of the built-in scenes share: modalities, masking, sampling, what is evaluated."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from mmtok.eval.harness import Direction
 from mmtok.generate import Target
@@ -47,7 +48,7 @@ def scene_modalities(*, size: int, net: NetworkConfig, steps: int) -> Mapping[st
     """
     training = fit(steps=steps, learning_rate=3e-3, warmup=50)
 
-    def image(**values: object) -> Field:
+    def image(**values: Any) -> Field:
         return Field(tokenizer=ImageConfig(size=size, patch=8, net=net, **values), batch_size=64, fit=training)
 
     def classes(count: int, show: str) -> Field:

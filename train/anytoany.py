@@ -87,7 +87,8 @@ class AnyToAnyTask:
 
     @functools.cached_property
     def _flops(self) -> float:
-        return nnx.eval_shape(lambda: self.init(jax.random.key(0))).flops(*self._sizes)
+        samples, inputs, targets = self._sizes
+        return nnx.eval_shape(lambda: self.init(jax.random.key(0))).flops(samples, inputs, targets)
 
 
 def _mean_of_means(losses: Mapping[str, Mean]) -> Float[Array, ""]:
