@@ -3,9 +3,9 @@
     mmtok data|tokenizer train|tokenize|train|eval configs/scenes.py
     python scripts/ship_model.py runs/scenes mmtok/pretrained/scenes
 
-About 80 minutes on two CPU cores shared with other work: 9 for the tokenizers, 67 for the model. On 256 held-out scenes,
-from rgb alone: depth AbsRel 0.037, normals 7.9 degrees, label mIoU 0.849, 87 % of the caption's facts, box F1 0.963; from a
-caption by way of a picture, 62 % of its facts. The whole table is in README.md.
+About 80 minutes on two CPU cores shared with other work: 9 for the tokenizers, 67 for the model. On 256 held-out
+scenes, from rgb alone: depth AbsRel 0.037, normals 7.9 degrees, label mIoU 0.849, 87 % of the caption's facts, box F1
+0.963; from a caption by way of a picture, 62 % of its facts. The whole table is in README.md.
 """
 
 import dataclasses

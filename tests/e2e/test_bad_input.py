@@ -9,11 +9,11 @@ import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors import SafetensorError
 
 from mmtok.cli import main
 from mmtok.errors import MmtokError
@@ -391,12 +391,16 @@ def test_full_disk_while_sampling(tiny, mmtok, contents, photo, tmp_path, monkey
 
 
 def test_full_disk_while_a_model_is_saved(tiny, mmtok, copy, contents, monkeypatch):
-    def full(*_):
-        raise SafetensorError(f"Error while serializing: I/O error: {FULL} (os error 28)")
+    opened = Path.open
+
+    def full(self, *args, **keywords):
+        if "model.safetensors" in self.name:
+            raise OSError(errno.ENOSPC, FULL)
+        return opened(self, *args, **keywords)
 
     (copy / "model" / "config.json").unlink()
     before = contents(copy)
-    monkeypatch.setattr("mmtok.model.artifact.save_file", full)
+    monkeypatch.setattr(Path, "open", full)
     assert "model.safetensors: the disk is full" in mmtok("train", tiny.config, "--root", copy).error
     after = contents(copy)
     assert {name for name in before.keys() ^ after.keys() if "tensorboard" not in name} == set()

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from scipy.special import logsumexp
 
 from mmtok.batch import DecoderSlots, EncoderSlots
 from mmtok.generate import Known, Sampler, Target, context
@@ -30,7 +31,7 @@ def build(seed: int) -> AnyToAny:
     config = ModelConfig(dim=16, encoder_depth=1, decoder_depth=1, heads=2, head_dim=8, mlp_hidden=32, registers=1)
     model = AnyToAny(config, MODALITIES, rngs=nnx.Rngs(seed))
     graph, state = nnx.split(model)
-    return nnx.merge(graph, jax.tree.map(lambda value: 4 * value, state))  # far from uniform
+    return nnx.merge(graph, jax.tree.map(lambda value: 3 * value, state))  # far from uniform
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def test_one_greedy_step_on_a_grid_of_two_codes(model, guidance):
     plan = (Target(modality="clip", steps=1, temperature=0.0, guidance=guidance),)
     made = Sampler(model).generate(GIVEN, plan)["clip"]
     assert (made.column.values == logits.argmax(-1)).all()
-    expected = logits.max(-1) - np.log(np.exp(logits).sum(-1))
+    expected = logits.max(-1) - logsumexp(logits, axis=-1)
     np.testing.assert_allclose(made.log_probs, expected, atol=1e-4)
 
 
