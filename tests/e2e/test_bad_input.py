@@ -402,9 +402,9 @@ def test_full_disk_while_a_model_is_saved(tiny, mmtok, copy, contents, monkeypat
     before = contents(copy)
     monkeypatch.setattr(Path, "open", full)
     assert "model.safetensors: the disk is full" in mmtok("train", tiny.config, "--root", copy).error
+    monkeypatch.undo()
     after = contents(copy)
     assert {name for name in before.keys() ^ after.keys() if "tensorboard" not in name} == set()
-    monkeypatch.undo()
     assert mmtok("train", tiny.config, "--root", copy).code == 0
     assert contents(copy / "model")["model.safetensors"] == contents(tiny.model)["model.safetensors"]
 
