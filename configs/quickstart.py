@@ -2,7 +2,9 @@
 
     bash scripts/quickstart.sh
 
-runs this file through every command (`mmtok data|tokenizer train|tokenize|train|eval|sample`).
+runs this file through every command (`mmtok data|tokenizer train|tokenize|train|eval|sample`). Nine minutes, set-up
+included. Expected on 64 held-out scenes, from rgb: depth AbsRel 0.057 (constant 0.123), normals 12.7 degrees (24.3),
+label mIoU 0.59 (0.31), 56 % of the caption's facts (31 %), box F1 0.55 (0.06).
 """
 
 from pathlib import Path
