@@ -1,7 +1,8 @@
 """Strict numerics for every test: shape annotations are enforced, and nothing touches an accelerator."""
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,18 +24,29 @@ def shared() -> Path:
     return SHARED
 
 
-@pytest.fixture(scope="module")
-def compile_lightly() -> Iterator[None]:
-    """For modules whose programs run a few steps, which are not worth optimising.
+@pytest.fixture(scope="session")
+def lightly() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """For programs that run a few steps, which are not worth optimising: `with lightly(): ...`.
 
     JAX goes on using what it compiled under the other setting, whose results may differ in the last bit: with clean
     caches, results are the same whatever ran before.
     """
     import jax  # after the platform is set above
 
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    jax.clear_caches()
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-    jax.clear_caches()
+    @contextlib.contextmanager
+    def compiling() -> Iterator[None]:
+        before = jax.config.read("jax_disable_most_optimizations")
+        jax.config.update("jax_disable_most_optimizations", True)
+        jax.clear_caches()
+        yield
+        jax.config.update("jax_disable_most_optimizations", before)
+        jax.clear_caches()
+
+    return compiling
+
+
+@pytest.fixture(scope="module")
+def compile_lightly(lightly: Callable[[], contextlib.AbstractContextManager[None]]) -> Iterator[None]:
+    """All of a module."""
+    with lightly():
+        yield

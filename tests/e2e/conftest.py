@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -73,18 +72,9 @@ def contents() -> Callable[[Path], dict[str, bytes]]:
 
 
 @pytest.fixture(scope="package", autouse=True)
-def _compile_lightly() -> Iterator[None]:
-    """Programs that run a few steps are not worth optimising.
-
-    JAX goes on using what it compiled under the other setting, whose results may differ in the last bit: with clean
-    caches, results are the same whatever ran before.
-    """
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    jax.clear_caches()
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-    jax.clear_caches()
+def _compile_lightly(lightly: Callable[[], contextlib.AbstractContextManager[None]]) -> Iterator[None]:
+    with lightly():
+        yield
 
 
 @dataclasses.dataclass(frozen=True)
