@@ -296,6 +296,7 @@ class Sampler:
             top_k=target.top_k,
             top_p=target.top_p,
             tempered=target.tempered_top_p,
+            constrained=target.constrained,
         )
 
 

@@ -35,6 +35,8 @@ class Target:
       guidance: Scale of classifier-free guidance (Ho & Salimans 2022): unconditional logits plus this times their
         difference to the conditional ones; 1 is none. Without condition means: nothing but the target itself visible.
       length: Longest sequence to make, end included; None is the modality's limit.
+      constrained: Whether only tokens are drawn that the layout of a sequence allows where they stand. Without, a
+        model may write sentinels, padding and the end anywhere, as in 4M's sampler: what follows them is cut off.
     """
 
     modality: str
@@ -48,6 +50,7 @@ class Target:
     tempered_top_p: bool = True
     guidance: float = 1.0
     length: int | None = None
+    constrained: bool = True
 
     def __post_init__(self) -> None:
         where = f"target '{self.modality}'"
@@ -168,6 +171,8 @@ def _check_settings(target: Target, modality: Modality) -> None:
     else:
         if target.length is not None:
             raise MmtokError(f"{where}: length belongs to sequences, a grid has {modality.size} tokens; leave it out")
+        if not target.constrained:
+            raise MmtokError(f"{where}: constrained=False belongs to sequences, this is a grid; leave it out")
         if target.steps is not None and target.steps > modality.size:
             raise MmtokError(f"{where}: {target.steps} steps are more than its {modality.size} tokens")
     if target.top_k > modality.vocab_size:

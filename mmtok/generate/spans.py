@@ -94,16 +94,20 @@ def fill(
 def _runs(
     tokens: np.ndarray, log_probs: np.ndarray, count: int, open_end: bool, words: Vocabulary
 ) -> list[list[tuple[int, float]]]:
+    """Splits what follows sentinel 1 by sentinels; what follows one that opens no gap, padding or the end is dropped."""
     runs: list[list[tuple[int, float]]] = [[] for _ in range(count)]
-    span = 0
+    span, closed = 0, [False] * count
     for token, score in zip(tokens.tolist(), log_probs.tolist()):
-        if span == count or token == words.pad:
-            break
-        last = span == count - 1
-        if token == words.sentinel(span + 2):
-            if last and open_end:  # the model may close the last span without an end id; a sequence always has one
+        sentinel = token - words.sentinel_first
+        if 0 <= span < count and not closed[span]:
+            last = open_end and span == count - 1
+            closed[span] = token in (words.pad, words.end) or 0 <= sentinel < words.sentinel_count
+            if not closed[span]:
+                runs[span].append((token, score))
+            elif last:  # the model may close the last span without an end id; a sequence always has one
                 runs[span].append((words.end, score))
-            span += 1
-        else:
-            runs[span].append((token, score))
+        if 0 <= sentinel < words.sentinel_count:
+            span = sentinel - 1
+    if open_end and not closed[-1]:
+        runs[-1].append((words.end, 0.0))
     return runs

@@ -33,6 +33,7 @@ class Choice:
       top_k: See `filters.filtered`.
       top_p: See `filters.filtered`.
       tempered: See `filters.filtered`.
+      constrained: See `plan.Target`.
     """
 
     modality: Modality
@@ -40,6 +41,7 @@ class Choice:
     top_k: int
     top_p: float
     tempered: bool = True
+    constrained: bool = True
 
     def distribution(self, logits: Float[Array, "*rows V"], temperature: Float[Array, "*#rows"]) -> Array:
         """Returns the log-probabilities to draw from."""
@@ -118,7 +120,8 @@ def generate_spans(
     """Generates the spans of a sequence token by token; stops when all samples have ended.
 
     Only tokens that the layout of spans allows are drawn: the next sentinel, words while there is room, the end
-    id in the last span of an open sequence.
+    id in the last span of an open sequence. Unless constrained, any token is, until there is no room left; decoding
+    then ends with the sentinel behind the last span.
 
     Args:
       graph: Of the model.
@@ -157,9 +160,14 @@ def generate_spans(
         hidden = model.decode(dataclasses.replace(template, ids=inputs), context)
         here = jax.lax.dynamic_index_in_dim(hidden, step, axis=1, keepdims=False)
         logits = guided(model.logits(here, modality=choice.index), guidance, samples=samples)[:, 0]
-        closing = (words.sentinel_first + span + 2)[:, None]
-        may_end = open_end & (span == gaps - 1)
-        legal = (vocab == closing) | ((vocab == words.end) & may_end[:, None]) | (~special & (left > 0)[:, None])
+        room = (left > 0)[:, None]
+        if choice.constrained:
+            closing = (words.sentinel_first + span + 2)[:, None]
+            ending = (vocab == words.end) & (open_end & (span == gaps - 1))[:, None]
+            legal = (vocab == closing) | ending | (~special & room)
+        else:
+            closing = (words.sentinel_first + gaps + 1)[:, None]
+            legal = (vocab == closing) | room
         logits = jnp.where(legal, logits, -jnp.inf)
         log_probs = choice.distribution(logits, temperature)
         token = draw(jax.vmap(jax.random.fold_in, (0, None))(keys, step), log_probs)
@@ -167,8 +175,13 @@ def generate_spans(
         score = jnp.where(active, _picked(jax.nn.log_softmax(logits, axis=-1), token), 0)
         token = jnp.where(active, token, words.pad)
         tokens, scores = tokens.at[:, step].set(token), scores.at[:, step].set(score)
-        closes = active & ((token == closing[:, 0]) | (token == words.end))
-        return step + 1, tokens, scores, span + closes, left - (active & ~closes)
+        closes = active & (token == closing[:, 0])
+        if choice.constrained:
+            closes |= active & (token == words.end)
+            span += closes
+        else:
+            span = jnp.where(closes, gaps, span)
+        return step + 1, tokens, scores, span, left - (active & ~closes)
 
     tokens, scores = jnp.full((samples, size), words.pad, jnp.int32), jnp.zeros((samples, size), jnp.float32)
     start = (jnp.int32(0), tokens, scores, jnp.zeros(samples, jnp.int32), free)

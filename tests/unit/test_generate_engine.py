@@ -176,6 +176,34 @@ def test_autoregressive_samples_the_chain(sampler):
     assert (column.values[np.arange(6) >= column.length[:, None]] == 0).all()
 
 
+def unconstrained_distribution(c: int, *, words: int, last: int = 5) -> dict[tuple, float]:
+    """The same where every token is drawn, and the sentence cut at the first that is no word."""
+    p = np.exp(NEXT[c][last].astype(np.float64))
+    p /= p.sum()
+    result = {(3,): 1 - p[[1, 2, 10, 11, 12, 13]].sum() if words else 1.0}
+    for token in (1, 2, 10, 11, 12, 13) if words else ():
+        for rest, q in unconstrained_distribution(c, words=words - 1, last=token).items():
+            result[(token, *rest)] = float(p[token] * q)
+    return result
+
+
+def test_unconstrained_sequences_may_draw_anything_and_are_cut(sampler):
+    target = Target(modality="s", length=3, constrained=False)
+    column = sampler.sample(given_c([0] * 4000), (target,), seed=4, batch_size=1000)["s"]
+    expect(rows(column), unconstrained_distribution(0, words=2))
+
+
+def test_unconstrained_gaps_are_filled_by_what_follows_their_sentinels(sampler):
+    visible = np.tile([True, False, True, False, False, False], (200, 1))
+    prefix = Known(np.tile([10, 0, 11, 0, 0, 0], (200, 1))[..., None], visible)
+    found = set(rows(sampler.sample({"s": prefix}, (Target(modality="s", constrained=False),), seed=15)["s"]))
+    for tokens in found:
+        assert (tokens[0], tokens[-1]) == (10, 3)
+        assert 11 in tokens[1:-1]
+        assert not set(tokens[:-1]) & {0, 3, *range(4, 10)}
+    assert len({tokens[1:-1].index(11) for tokens in found}) > 1
+
+
 def test_guided_sequences_follow_the_combined_logits(sampler):
     table = NEXT[2] + 2.5 * (NEXT[1] - NEXT[2])
     plan = (Target(modality="s", length=2, guidance=2.5),)
