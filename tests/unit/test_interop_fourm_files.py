@@ -1,5 +1,6 @@
 """4M checkpoints of every kind, read and written back; and files that are not what they should be."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -127,6 +128,20 @@ def test_a_configuration_survives_both_directions():
         config = fourm_config(SIZES[size], (MODALITIES["caption"],))
         assert config["mlp_ratio"] == 4.0
         assert model_config(config, where="here") == SIZES[size]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"scaled_embeddings": True}, "scaled_embeddings=True; it cannot be exported"),
+        ({"position_temperature": 10.0}, "this one has 10 and"),
+        ({"head_dim": 32}, "this one has 6 x 32, 384"),
+        ({"norm_eps": 1e-5}, "and 1e-05; it cannot be exported"),
+    ],
+)
+def test_models_that_the_format_cannot_say_are_refused(changed, message):
+    with pytest.raises(MmtokError, match=message):
+        fourm_config(dataclasses.replace(SIZES["Ti"], **changed), ())
 
 
 def test_modalities_are_those_of_the_original(shared):

@@ -30,6 +30,7 @@ DEFAULTS: Mapping[str, Any] = {
 """What 4M assumes for a key that a configuration lacks."""
 
 NORM_EPS = 1e-6
+POSITION_TEMPERATURE = 10_000.0
 SAME_NAME = ("encoder_depth", "decoder_depth", "qkv_bias", "proj_bias", "mlp_bias", "norm_bias", "qk_norm")
 """Keys that both configurations name alike."""
 
@@ -67,6 +68,7 @@ def model_config(config: Mapping[str, Any], *, where: str) -> ModelConfig:
         registers=key("num_register_tokens", int),
         decoder_modality=not key("share_modality_embeddings", bool),
         norm_eps=NORM_EPS,
+        position_temperature=POSITION_TEMPERATURE,
         **{name: key(name, type(DEFAULTS.get(name, True))) for name in SAME_NAME},
     )
 
@@ -104,6 +106,11 @@ def fourm_config(config: ModelConfig, items: tuple[Modality, ...]) -> dict[str, 
         raise MmtokError(
             f"4M models have heads x head_dim = dim and norm_eps {NORM_EPS:g}, this one has"
             f" {config.heads} x {config.head_dim}, {config.dim} and {config.norm_eps:g}; it cannot be exported"
+        )
+    if config.scaled_embeddings or config.position_temperature != POSITION_TEMPERATURE:
+        raise MmtokError(
+            f"4M models have position_temperature {POSITION_TEMPERATURE:g} and no scaled_embeddings, this one has"
+            f" {config.position_temperature:g} and scaled_embeddings={config.scaled_embeddings}; it cannot be exported"
         )
     for item in items:
         if item.codes > 1:
