@@ -94,7 +94,7 @@ def fill(
 def _runs(
     tokens: np.ndarray, log_probs: np.ndarray, count: int, open_end: bool, words: Vocabulary
 ) -> list[list[tuple[int, float]]]:
-    """Splits what follows sentinel 1 by sentinels; what follows one that opens no gap, padding or the end is dropped."""
+    """Splits what follows sentinel 1 at sentinels; padding, the end and a sentinel that opens no gap end a run."""
     runs: list[list[tuple[int, float]]] = [[] for _ in range(count)]
     span, closed = 0, [False] * count
     for token, score in zip(tokens.tolist(), log_probs.tolist()):
