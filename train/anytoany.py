@@ -1,19 +1,20 @@
 """Multimodal masked modelling as a task for the training loop."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from mmtok.batch import MaskedBatch
 from mmtok.metrics import Mean
 from mmtok.modality import Modality
 from mmtok.model import AnyToAny, ModelConfig
+from mmtok.train.task import Batches
 
 
 class AnyToAnyTask:
@@ -22,7 +23,7 @@ class AnyToAnyTask:
     Args:
       config: Size and shape of the model.
       modalities: What it reads and writes, in the order of the indices in the batches.
-      batches: The masked batch of each step; a pure function.
+      batches: The masked batch of each step.
       code_vectors: Per modality, (V, d) float32 vectors of its ids that embeddings start from.
       entropies: Per modality, entropy in nats of its tokens' marginal distribution: what a model that knows only how
         often each token occurs would lose. Logged beside the loss.
@@ -35,15 +36,15 @@ class AnyToAnyTask:
         config: ModelConfig,
         modalities: tuple[Modality, ...],
         *,
-        batches: Callable[[int], MaskedBatch],
+        batches: Batches,
         code_vectors: Mapping[str, np.ndarray] | None = None,
         entropies: Mapping[str, float] | None = None,
         loss: Literal["modality", "token"] = "modality",
     ):
         self._config, self._modalities, self._batches = config, modalities, batches
         self._code_vectors, self._entropies, self._loss = code_vectors, entropies or {}, loss
-        first = batches(0)  # read now: damaged data are to be found before anything is compiled
-        self._sizes = (*first.encoder.valid.shape, first.decoder.valid.shape[1])
+        first = batches(0, np.arange(1))  # read now: damaged data are to be found before anything is compiled
+        self._sizes = batches.batch_size, first.encoder.valid.shape[1], first.decoder.valid.shape[1]
 
     @property
     def name(self) -> str:
@@ -66,6 +67,11 @@ class AnyToAnyTask:
         samples, inputs, targets = self._sizes
         return samples * (inputs + targets)
 
+    @property
+    def batch_size(self) -> int:
+        """Samples of the global batch."""
+        return self._batches.batch_size
+
     def init(self, key: Array) -> AnyToAny:
         """Makes the model."""
         return AnyToAny(self._config, self._modalities, rngs=nnx.Rngs(key), code_vectors=self._code_vectors)
@@ -81,9 +87,9 @@ class AnyToAnyTask:
         means["fill/input"], means["fill/target"] = _fill(batch.encoder.valid), _fill(batch.decoder.valid)
         return total, means
 
-    def batch(self, step: int) -> MaskedBatch:
-        """Makes the batch of one step."""
-        return self._batches(step)
+    def batch(self, step: int, rows: Int[np.ndarray, " b"]) -> MaskedBatch:
+        """Makes some rows of the batch of one step."""
+        return self._batches(step, rows)
 
     @functools.cached_property
     def _flops(self) -> float:

@@ -65,10 +65,14 @@ class FitConfig:
       ema: Decay of the moving average of the parameters (0: none). It rises to this as (1 + step) / (10 + step), so
         that short runs profit too.
       log_every: Steps between two log entries.
+      non_finite: What to do with a step whose loss or gradients are not finite: `stop` the run, or `skip` the step,
+        so that it changes nothing, with an entry in the log. A run without any finite step between two regular log
+        entries stops all the same.
       checkpoint_every: Steps between two checkpoints; the last step always has one.
       keep: Newest checkpoints that are kept.
       seed: Of initial parameters and of every random choice inside the step.
       mesh: Devices.
+      watchdog_seconds: When no step has ended for so long, the stack of every thread is reported; 0: never.
       threads: Threads that prepare batches ahead of time.
       peak_flops: Peak of one device in FLOP/s, which utilisation is measured against; 0: measured with a matmul.
       trackers: Where log entries go beside `log.jsonl`.
@@ -79,10 +83,12 @@ class FitConfig:
     accumulate: int = 1
     ema: float = 0.0
     log_every: int = 50
+    non_finite: Literal["stop", "skip"] = "stop"
     checkpoint_every: int = 1000
     keep: int = 3
     seed: int = 0
     mesh: MeshConfig = MeshConfig()
+    watchdog_seconds: float = 600.0
     threads: int = 2
     peak_flops: float = 0.0
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)

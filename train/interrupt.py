@@ -1,9 +1,13 @@
-"""A clean stop on SIGTERM (sent by schedulers) and Ctrl-C."""
+"""A clean stop on SIGTERM (sent by schedulers, and before a pod is preempted) and Ctrl-C."""
 
+import os
 import signal
 import threading
 from types import FrameType
 from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
 
 from mmtok.progress import say
 
@@ -19,27 +23,39 @@ class Interrupted(SystemExit):
 class StopSignal:
     """Within its context, notes the first SIGTERM or SIGINT instead of dying; a second one acts as usual.
 
-    Attributes:
-      received: Whether the signal came.
+    Of several processes, any one may be asked to stop. JAX's preemption service takes its SIGTERM and finds a step that
+    all of them have still before them.
     """
 
     def __init__(self) -> None:
-        self.received = False
+        self._received = False
+        self._shared = jax.process_count() > 1
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._note)
+            if self._shared:
+                self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._pass_on)
+            else:
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    self._before[number] = signal.signal(number, self._note)
         return self
+
+    def reached(self, step: int) -> bool:
+        """Whether to stop before step number `step` (from 0); to be asked once before each step."""
+        return multihost_utils.reached_preemption_sync_point(step) if self._shared else self._received
 
     def __exit__(self, *error: object) -> None:
         self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = True
+        self._received = True
         self._restore()
         say(f"{signal.Signals(number).name} received: saving a checkpoint, then stopping")
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        self._restore()
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

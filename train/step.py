@@ -1,6 +1,7 @@
 """The compiled training step: shapes and placement first, arrays second."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from mmtok.errors import MmtokError
 from mmtok.train.config import FitConfig
@@ -63,6 +64,7 @@ class Program:
       config: How.
       layout: Structure of the module.
       mesh: Devices.
+      rows: Rows of the global batch that the devices of this process hold.
       metrics: Name of each row of `TrainState.window`.
       abstract: The state as shapes, dtypes and placement.
 
@@ -77,11 +79,12 @@ class Program:
         self._optimizer = make_optimizer(config.optimizer, steps=config.steps, parameters=self.layout.params)
         self._batch_sharding = NamedSharding(self.mesh, BATCH)
 
-        batch = task.batch(0)
-        self._check_batch(batch)
+        self._check_batch_size()
+        self.rows = _local_rows(self._batch_sharding, task.batch_size)
+        batch = jax.tree.map(lambda part: np.broadcast_to(part, self._shape(part)), task.batch(0, self.rows[:1]))
         module = jax.eval_shape(self._module, jax.random.key(0))
         rows = jax.eval_shape(self._loss, *module, batch, jax.random.key(0))[1][1]
-        self.metrics = ("loss", "grad_norm", "non_finite", *sorted(rows))
+        self.metrics = ("non_finite", "loss", "grad_norm", *sorted(rows))
 
         shapes = jax.eval_shape(self._init)
         self._shardings = self._place(shapes)
@@ -111,8 +114,10 @@ class Program:
         return dataclasses.replace(state, params=params, ema=ema)
 
     def put(self, batch: Any) -> Any:
-        """Starts the transfer of a batch to the devices."""
-        return jax.device_put(batch, self._batch_sharding)
+        """Starts the transfer of this process's `rows` of a batch to its devices."""
+        return jax.tree.map(
+            lambda part: jax.make_array_from_process_local_data(self._batch_sharding, part, self._shape(part)), batch
+        )
 
     def step(self, state: TrainState, batch: Any) -> tuple[TrainState, Float[Array, "metrics 2"]]:
         """Starts one step; `state` is consumed.
@@ -183,9 +188,16 @@ class Program:
         params: Any = optax.apply_updates(state.params, updates)
         decay = jnp.minimum(self.config.ema, (1 + state.step) / (10 + state.step))
         ema = {name: decay * mean + (1 - decay) * params[name] for name, mean in state.ema.items()}
-        broken = ~(jnp.isfinite(loss) & jnp.isfinite(norm))
-        own = jnp.array([[loss, 1], [norm, 1], [broken, 1]], jnp.float32)
-        window = jnp.where(state.step % self.config.log_every == 0, 0, state.window) + jnp.concatenate([own, rows])
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        after = (params, rest, optimizer, ema)
+        rows = jnp.concatenate([jnp.array([[loss, 1], [norm, 1]], jnp.float32), rows])
+        if self.config.non_finite == "skip":
+            before = (state.params, state.rest, state.optimizer, state.ema)
+            after = jax.tree.map(functools.partial(jnp.where, finite), after, before)
+            rows = jnp.where(finite, rows, 0)
+        rows = jnp.concatenate([jnp.array([[~finite, 1]], jnp.float32), rows])
+        window = jnp.where(state.step % self.config.log_every == 0, 0, state.window) + rows
+        params, rest, optimizer, ema = after
         state = TrainState(
             step=state.step + 1,
             key=state.key,
@@ -217,11 +229,19 @@ class Program:
             window=everywhere,
         )
 
-    def _check_batch(self, batch: Any) -> None:
-        sizes = {len(leaf) if np.ndim(leaf) else 0 for leaf in jax.tree.leaves(batch)}
-        parts = self.mesh.shape["data"] * self.mesh.shape["fsdp"] * self.config.accumulate
-        if len(sizes) != 1 or min(sizes) % parts:
+    def _shape(self, part: np.ndarray) -> tuple[int, ...]:
+        return self.task.batch_size, *part.shape[1:]
+
+    def _check_batch_size(self) -> None:
+        size, devices = self.task.batch_size, self._batch_sharding.num_devices // self.mesh.shape["tensor"]
+        if size % (devices * self.config.accumulate):
             raise MmtokError(
-                f"task '{self.task.name}': a batch of {sorted(sizes)} samples does not split over"
-                f" {parts // self.config.accumulate} devices and {self.config.accumulate} microbatches"
+                f"task '{self.task.name}': a batch of {size} samples does not split over {devices} devices and"
+                f" {self.config.accumulate} microbatches"
             )
+
+
+def _local_rows(sharding: NamedSharding, size: int) -> Int[np.ndarray, " b"]:
+    """Returns the rows of a batch of `size` that the devices of this process hold, ascending."""
+    held = sharding.addressable_devices_indices_map((size,)).values()
+    return np.unique(np.concatenate([np.arange(size)[index] for index in held]))

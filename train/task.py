@@ -2,10 +2,21 @@
 
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from mmtok.metrics import Mean
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """The batches of a run, of which any rows can be asked for; see `Task.batch`."""
+
+    @property
+    def batch_size(self) -> int: ...  # noqa: D102
+
+    def __call__(self, step: int, rows: Int[np.ndarray, " b"], /) -> Any: ...  # noqa: D102
 
 
 @runtime_checkable
@@ -18,6 +29,7 @@ class Task(Protocol):
         made with another one is refused.
       flops_per_step: Floating point operations of one optimizer step, forward and backward; 0 where unknown.
       tokens_per_step: Tokens of one global batch, the unit of the reported speed.
+      batch_size: Samples of one global batch.
     """
 
     @property
@@ -32,6 +44,9 @@ class Task(Protocol):
     @property
     def tokens_per_step(self) -> int: ...  # noqa: D102
 
+    @property
+    def batch_size(self) -> int: ...  # noqa: D102
+
     def init(self, key: Array) -> nnx.Module:
         """Makes the module from a PRNG key; traced once for its shapes, then compiled."""
         ...
@@ -44,9 +59,10 @@ class Task(Protocol):
         """
         ...
 
-    def batch(self, step: int) -> Any:
-        """Makes the global batch of `step`: a pytree of numpy arrays of fixed shapes, samples along the first axis.
+    def batch(self, step: int, rows: Int[np.ndarray, " b"]) -> Any:
+        """Makes some rows of the global batch of `step`: a pytree of numpy arrays, samples along the first axis.
 
-        Must be a pure function of the step; it is called from several threads.
+        Each row must be a pure function of the step and its number, from 0 to `batch_size` - 1; the other axes have
+        fixed sizes. Called from several threads.
         """
         ...

@@ -1,15 +1,14 @@
 """A learned tokenizer as a task for the training loop."""
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
-import jax
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from mmtok.metrics import Mean
 from mmtok.tokenizers.artifact import Learned
+from mmtok.train.task import Batches
 
 
 class TokenizerTask:
@@ -17,10 +16,10 @@ class TokenizerTask:
 
     Args:
       tokenizer: Gives module, loss and config.
-      batches: The prepared values (`tokenizer.prepare`) of each step, fixed shapes; a pure function.
+      batches: The prepared values (`tokenizer.prepare`) of each step.
     """
 
-    def __init__(self, tokenizer: Learned, batches: Callable[[int], Any]):
+    def __init__(self, tokenizer: Learned, batches: Batches):
         self._tokenizer, self._batches = tokenizer, batches
 
     @property
@@ -36,12 +35,17 @@ class TokenizerTask:
     @property
     def flops_per_step(self) -> float:
         """Floating point operations of the global batch, forward and backward."""
-        return self._tokenizer.flops(self._samples)
+        return self._tokenizer.flops(self.batch_size)
 
     @property
     def tokens_per_step(self) -> int:
         """Token positions that the global batch is squeezed into."""
-        return self._samples * self._tokenizer.modality.size
+        return self.batch_size * self._tokenizer.modality.size
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of the global batch."""
+        return self._batches.batch_size
 
     def init(self, key: Array) -> nnx.Module:
         """Makes the module."""
@@ -51,10 +55,6 @@ class TokenizerTask:
         """Computes the tokenizer's loss."""
         return self._tokenizer.loss(module, batch, key)
 
-    def batch(self, step: int) -> Any:
-        """Makes the batch of one step."""
-        return self._batches(step)
-
-    @functools.cached_property
-    def _samples(self) -> int:
-        return len(jax.tree.leaves(self.batch(0))[0])
+    def batch(self, step: int, rows: Int[np.ndarray, " b"]) -> Any:
+        """Makes some rows of the batch of one step."""
+        return self._batches(step, rows)

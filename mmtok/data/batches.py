@@ -34,8 +34,9 @@ class TokenBatches:
       seed: Of sample order and masking.
       masker: Gets the token samples, the seed, the step and for every row its place in the endless stream of samples
         (epoch * samples + place in the epoch), unique to each visit of a sample.
-      process: Index of this process.
-      processes: How many share a batch; each gets a contiguous block of its rows.
+
+    Attributes:
+      batch_size: As given.
     """
 
     def __init__(
@@ -46,19 +47,16 @@ class TokenBatches:
         batch_size: int,
         seed: int,
         masker: Mask,
-        process: int = 0,
-        processes: int = 1,
     ):
         if split not in store.splits:
             raise unknown(f"split of token store {store.folder}", split, store.splits)
+        self.batch_size = batch_size
         self._store, self._split, self._seed, self._masker = store, split, seed, masker
-        self._order = Order(
-            size=store.splits[split], batch_size=batch_size, seed=seed, process=process, processes=processes
-        )
+        self._order = Order(size=store.splits[split], batch_size=batch_size, seed=seed)
 
-    def __call__(self, step: int) -> MaskedBatch:
-        """Returns this process's rows of the batch of a step."""
-        samples = self._order.ordinals(step)
+    def __call__(self, step: int, rows: Int[np.ndarray, " b"] | None = None) -> MaskedBatch:
+        """Returns some rows of the batch of a step (None: all); nothing else is read."""
+        samples = self._order.ordinals(step, rows)
         tokens = self._store.read(self._split, self._order.indices(samples))
         return self._masker(tokens, seed=self._seed, step=step, samples=samples)
 
@@ -70,26 +68,20 @@ class ArrayBatches(Generic[Arrays]):
       arrays: An array, or a mapping or tuple of arrays, with one row per sample.
       batch_size: Rows of the whole batch, over all processes.
       seed: Of the sample order.
-      process: Index of this process.
-      processes: How many share a batch.
+
+    Attributes:
+      batch_size: As given.
     """
 
-    def __init__(
-        self,
-        arrays: Arrays,
-        *,
-        batch_size: int,
-        seed: int,
-        process: int = 0,
-        processes: int = 1,
-    ):
+    def __init__(self, arrays: Arrays, *, batch_size: int, seed: int):
         sizes = {len(array) for array in jax.tree.leaves(arrays)}
         if len(sizes) != 1 or 0 in sizes:
             raise MmtokError(f"arrays of one and the same positive length expected, lengths {sorted(sizes)} found")
+        self.batch_size = batch_size
         self._arrays = arrays
-        self._order = Order(size=sizes.pop(), batch_size=batch_size, seed=seed, process=process, processes=processes)
+        self._order = Order(size=sizes.pop(), batch_size=batch_size, seed=seed)
 
-    def __call__(self, step: int) -> Arrays:
-        """Returns the rows of a step, in the structure of `arrays`."""
-        indices = self._order.indices(self._order.ordinals(step))
+    def __call__(self, step: int, rows: Int[np.ndarray, " b"] | None = None) -> Arrays:
+        """Returns some rows of the batch of a step (None: all), in the structure of `arrays`."""
+        indices = self._order.indices(self._order.ordinals(step, rows))
         return jax.tree.map(lambda array: array[indices], self._arrays)

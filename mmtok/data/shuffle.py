@@ -58,36 +58,27 @@ def _mix(x: UInt64[np.ndarray, " B"]) -> UInt64[np.ndarray, " B"]:
 class Order:
     """Which samples a step sees: epochs of all samples, each in an order of its own, cut into batches.
 
-    A batch may span epochs; no sample is dropped. Each process takes a contiguous block of the batch's rows, so
-    that the blocks of all processes, in order, make the batch a single process would see.
+    A batch may span epochs; no sample is dropped. Each row of a batch can be asked for by itself, so processes that
+    share a batch each read their own rows only, and their number changes nothing.
 
     Attributes:
       size: Number of samples.
       batch_size: Rows of the whole batch.
       seed: Of the order.
-      process: Index of this process.
-      processes: How many share the batch.
     """
 
     size: int
     batch_size: int
     seed: int
-    process: int = 0
-    processes: int = 1
 
     def __post_init__(self) -> None:
         if min(self.size, self.batch_size) < 1:
             raise MmtokError(f"{self.size} samples in batches of {self.batch_size}: both must be positive")
-        if self.batch_size % self.processes or not 0 <= self.process < self.processes:
-            raise MmtokError(
-                f"batch_size {self.batch_size} must be a multiple of the {self.processes} processes, and process"
-                f" {self.process} one of 0..{self.processes - 1}"
-            )
 
-    def ordinals(self, step: int) -> Int[np.ndarray, " B"]:
-        """Returns the places of this process's rows in the endless stream of samples: epoch * size + place."""
-        rows = self.batch_size // self.processes
-        return step * self.batch_size + self.process * rows + np.arange(rows, dtype=np.int64)
+    def ordinals(self, step: int, rows: Int[np.ndarray, " b"] | None = None) -> Int[np.ndarray, " b"]:
+        """Returns the places of some rows of a batch (None: all) in the endless stream of samples: epoch * size + place."""
+        rows = np.arange(self.batch_size) if rows is None else rows
+        return step * self.batch_size + rows.astype(np.int64)
 
     def indices(self, ordinals: Int[np.ndarray, " B"]) -> Int[np.ndarray, " B"]:
         """Returns the sample at each place of the stream."""

@@ -3,6 +3,7 @@
 Run as a script, this file trains the toy task: the tests that kill a run need a process of its own.
 """
 
+import dataclasses
 import json
 import os
 import signal
@@ -39,7 +40,7 @@ class Toy(nnx.Module):
 class ToyTask:
     name = "toy"
     flops_per_step = 1e6
-    tokens_per_step = 8
+    tokens_per_step = batch_size = 8
 
     def __init__(self, *, noise=0.1, pause=0.0, poison=None, ragged=None, width=1):
         self.config = {"width": width}
@@ -59,11 +60,11 @@ class ToyTask:
         }
         return errors.mean(), means
 
-    def batch(self, step):
+    def batch(self, step, rows):
         time.sleep(self._pause)
-        rows = 12 if step == self._ragged else 8
-        x = np.random.default_rng(step).normal(size=(rows, 6)).astype(np.float32)
+        x = np.random.default_rng(step).normal(size=(8, 6)).astype(np.float32)[rows]
         y = np.sin(x[:, :2])
+        x = x.astype(np.float16) if step == self._ragged else x
         return {"x": x, "y": np.full_like(y, np.nan) if step == self._poison else y}
 
 
@@ -87,7 +88,7 @@ def log(folder):
 
 
 def untimed(folder):
-    clocked = ("seconds", "second", "utilisation")
+    clocked = ("seconds", "second", "utilisation", "input_wait")
     return [{k: v for k, v in entry.items() if not k.endswith(clocked)} for entry in log(folder)]
 
 
@@ -177,10 +178,10 @@ def test_killed_in_mid_training_and_resumed_is_as_never_killed(tmp_path):
 
 def test_sigterm_saves_a_checkpoint_and_stops(tmp_path, capsys):
     class Stopping(ToyTask):
-        def batch(self, step):
+        def batch(self, step, rows):
             if step == 6:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return super().batch(step)
+            return super().batch(step, rows)
 
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted) as stop:
@@ -193,7 +194,7 @@ def test_sigterm_saves_a_checkpoint_and_stops(tmp_path, capsys):
 
 
 def test_values_that_are_not_finite_stop_the_run(tmp_path):
-    with pytest.raises(MmtokError, match=r"'toy'.* not finite somewhere in steps 5 to 8;"):
+    with pytest.raises(MmtokError, match=r"'toy'.* not finite in step 6;"):
         fit(ToyTask(poison=5), config(), tmp_path)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["4"]
     assert [entry["step"] for entry in log(tmp_path)] == [4]
@@ -201,9 +202,47 @@ def test_values_that_are_not_finite_stop_the_run(tmp_path):
 
 
 def test_values_that_are_not_finite_are_not_saved_between_entries(tmp_path):
-    with pytest.raises(MmtokError, match="steps 1 to 4;"):
+    with pytest.raises(MmtokError, match="in step 3;"):
         fit(ToyTask(poison=2), config(log_every=10), tmp_path)
     assert not any((tmp_path / "checkpoints").iterdir())
+
+
+def test_values_that_are_not_finite_can_be_skipped(tmp_path, capsys):
+    skipped = fit(ToyTask(poison=5), config(non_finite="skip", ema=0.5), tmp_path)
+    assert "not finite in step 6, which was skipped" in capsys.readouterr().err
+    entries = [(entry["step"], "non_finite" in entry) for entry in log(tmp_path)]
+    assert entries == [(4, False), (6, True), (8, False), (12, False)]
+    assert all(np.isfinite(value) for entry in log(tmp_path) for value in entry.values())
+
+    program = Program(ToyTask(), config(ema=0.5))
+    state = program.init()
+    for step in (0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11):
+        state = dataclasses.replace(state, step=jnp.int32(step))
+        state, _ = program.step(state, program.put(program.task.batch(step, program.rows)))
+    for name, value in parameters(skipped.module).items():
+        expected = (state.params | state.rest)[name]
+        np.testing.assert_allclose(value, expected, rtol=1e-6, err_msg=name)
+
+
+def test_a_run_of_steps_that_are_not_finite_stops_even_so(tmp_path):
+    class Broken(ToyTask):
+        def batch(self, step, rows):
+            batch = super().batch(step, rows)
+            return {**batch, "y": batch["y"] * (np.nan if step >= 4 else 1)}
+
+    with pytest.raises(MmtokError, match=r"not finite in any of the last 4 steps, up to 8;"):
+        fit(Broken(), config(non_finite="skip"), tmp_path)
+
+
+def test_a_step_that_hangs_is_reported_with_its_stacks(tmp_path, capsys):
+    class Hanging(ToyTask):
+        def batch(self, step, rows):
+            time.sleep(1.5 if step == 8 else 0.0)
+            return super().batch(step, rows)
+
+    fit(Hanging(), config(watchdog_seconds=0.5), tmp_path)
+    assert "no step has ended for" in capsys.readouterr().err
+    assert "in batch" in (tmp_path / "stacks-0.txt").read_text()
 
 
 def test_another_config_is_refused_but_logging_may_change(tmp_path):
@@ -216,23 +255,23 @@ def test_another_config_is_refused_but_logging_may_change(tmp_path):
 
 
 def test_batches_of_another_shape_are_an_internal_error(tmp_path):
-    with pytest.raises(RuntimeError, match=r"compiled twice.*float32\[12, 6\]"):
+    with pytest.raises(RuntimeError, match=r"compiled twice.*float16\[8, 6\]"):
         fit(ToyTask(ragged=3), config(), tmp_path)
 
 
 def test_errors_in_the_data_reach_the_user(tmp_path):
     class Broken(ToyTask):
-        def batch(self, step):
+        def batch(self, step, rows):
             if step == 3:
                 raise MmtokError("shard 7: damaged")
-            return super().batch(step)
+            return super().batch(step, rows)
 
     with pytest.raises(MmtokError, match="shard 7: damaged"):
         fit(Broken(), config(), tmp_path)
 
 
 def test_a_batch_that_does_not_split_is_refused():
-    with pytest.raises(MmtokError, match=r"'toy'.*\[8\] samples .* 3 microbatches"):
+    with pytest.raises(MmtokError, match=r"'toy'.* 8 samples .* 3 microbatches"):
         Program(ToyTask(), config(accumulate=3))
 
 
@@ -245,7 +284,7 @@ def test_config_is_checked(change):
 def run(program, steps):
     state = program.init()
     for step in range(steps):
-        state, _ = program.step(state, program.put(program.task.batch(step)))
+        state, _ = program.step(state, program.put(program.task.batch(step, program.rows)))
     return state
 
 
@@ -263,7 +302,7 @@ def test_one_step_against_plain_jax():
     program = Program(task, settings)
     state = program.init()
     start = {name: np.asarray(value) for name, value in state.params.items()}
-    batch = task.batch(0)
+    batch = task.batch(0, np.arange(8))
 
     def loss(params):
         hidden = jnp.tanh(batch["x"] @ params["up"] + params["bias"])
@@ -288,7 +327,7 @@ def test_window_restarts_after_each_entry():
     program = Program(ToyTask(), config(log_every=3))
     state, counts = program.init(), []
     for step in range(7):
-        state, window = program.step(state, program.put(program.task.batch(step)))
+        state, window = program.step(state, program.put(program.task.batch(step, program.rows)))
         counts.append(float(window[0, 1]))
     assert counts == [1, 2, 3, 1, 2, 3, 1]
 

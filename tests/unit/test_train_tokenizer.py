@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from mmtok.data import ArrayBatches
 from mmtok.metrics import Mean
 from mmtok.modality import Modality, Vocabulary
 from mmtok.tokenizers.artifact import Learned
@@ -34,7 +35,8 @@ class Halver(Learned):
 
 def test_tokenizer_is_driven_through_its_own_loss(tmp_path):
     tokenizer = Halver(name="half", source="x", config={"kind": "halver"})
-    task = TokenizerTask(tokenizer, lambda step: np.random.default_rng(step).normal(size=16).astype(np.float32))
+    values = np.random.default_rng(0).normal(size=64).astype(np.float32)
+    task = TokenizerTask(tokenizer, ArrayBatches(values, batch_size=16, seed=0))
     assert isinstance(task, Task)
     assert (task.name, task.config, task.tokens_per_step, task.flops_per_step) == (
         "half",
