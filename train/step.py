@@ -84,7 +84,7 @@ class Program:
         batch = jax.tree.map(lambda part: np.broadcast_to(part, self._shape(part)), task.batch(0, self.rows[:1]))
         module = jax.eval_shape(self._module, jax.random.key(0))
         rows = jax.eval_shape(self._loss, *module, batch, jax.random.key(0))[1][1]
-        self.metrics = ("non_finite", "loss", "grad_norm", *sorted(rows))
+        self.metrics = ("loss", "grad_norm", "non_finite", *sorted(rows))
 
         shapes = jax.eval_shape(self._init)
         self._shardings = self._place(shapes)
@@ -190,12 +190,12 @@ class Program:
         ema = {name: decay * mean + (1 - decay) * params[name] for name, mean in state.ema.items()}
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         after = (params, rest, optimizer, ema)
-        rows = jnp.concatenate([jnp.array([[loss, 1], [norm, 1]], jnp.float32), rows])
+        own = jnp.array([[loss, 1], [norm, 1]], jnp.float32)
         if self.config.non_finite == "skip":
             before = (state.params, state.rest, state.optimizer, state.ema)
             after = jax.tree.map(functools.partial(jnp.where, finite), after, before)
-            rows = jnp.where(finite, rows, 0)
-        rows = jnp.concatenate([jnp.array([[~finite, 1]], jnp.float32), rows])
+            own, rows = jnp.where(finite, own, 0), jnp.where(finite, rows, 0)
+        rows = jnp.concatenate([own, jnp.array([[~finite, 1]], jnp.float32), rows])
         window = jnp.where(state.step % self.config.log_every == 0, 0, state.window) + rows
         params, rest, optimizer, ema = after
         state = TrainState(
