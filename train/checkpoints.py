@@ -16,6 +16,7 @@ import orbax.checkpoint.experimental.v1 as ocp
 
 from mmtok.errors import MismatchError, MmtokError
 from mmtok.progress import say
+from mmtok.train.processes import agree, is_first, wait_for_all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,16 +90,21 @@ class Checkpoints:
         """
         damaged: dict[int, str] = {}
         for step in reversed(self.steps):
+            restored, why = None, "another process could not read it"
             try:
                 restored = self._read(step, abstract)
             except MismatchError:
                 raise
             except Exception as error:  # orbax and tensorstore raise many kinds for damaged files
-                damaged[step] = str(error).partition("\n")[0][:200] or type(error).__name__
+                why = str(error).partition("\n")[0][:200] or type(error).__name__
+            if not agree(restored is not None):
+                damaged[step] = why
                 continue
-            for bad, why in damaged.items():
-                (self._folder / str(bad)).replace(self._folder / f"damaged-{bad}")
-                say(f"WARNING: {self._folder / str(bad)} is damaged ({why}); going on from step {step} instead")
+            if is_first():
+                for bad, why in damaged.items():
+                    (self._folder / str(bad)).replace(self._folder / f"damaged-{bad}")
+                    say(f"WARNING: {self._folder / str(bad)} is damaged ({why}); going on from step {step} instead")
+            wait_for_all("damaged checkpoints are set aside")
             self._orbax.reload()
             return restored
         if damaged:

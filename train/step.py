@@ -17,6 +17,7 @@ from mmtok.errors import MmtokError
 from mmtok.train.config import FitConfig
 from mmtok.train.layout import Arrays, Layout
 from mmtok.train.optimizer import make_optimizer
+from mmtok.train.processes import local
 from mmtok.train.sharding import BATCH, make_mesh, shardings
 from mmtok.train.task import Task
 
@@ -107,9 +108,8 @@ class Program:
 
     def starting_from(self, state: TrainState, change: Change) -> TrainState:
         """Returns the first state with its parameters changed."""
-        params = {
-            name: jax.device_put(value, self._shardings.params[name]) for name, value in change(state.params).items()
-        }
+        changed = change(local(state.params))
+        params = {name: jax.device_put(value, self._shardings.params[name]) for name, value in changed.items()}
         ema = jax.tree.map(jnp.copy, params) if self.config.ema else {}
         return dataclasses.replace(state, params=params, ema=ema)
 

@@ -4,19 +4,39 @@ import dataclasses
 from collections.abc import Sequence
 
 from mmtok.cli.options import ProjectOption, parse_project
+from mmtok.errors import MmtokError
 from mmtok.progress import say
 from mmtok.project import train_project
+from mmtok.train.processes import is_first, start
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Trains the any-to-any model of a project, or resumes it where it stopped."""
+    """Trains the any-to-any model of a project, or resumes it where it stopped.
+
+    On a TPU pod and under SLURM or Open MPI the processes of a run find each other. Elsewhere, each is told.
+
+    Attributes:
+      coordinator: HOST:PORT of process 0, given to every process.
+      processes: How many there are.
+      process: Number of this one, from 0.
+    """
 
     project: ProjectOption
+    coordinator: str = ""
+    processes: int = 1
+    process: int = 0
 
 
 def run(command: str, arguments: Sequence[str]) -> None:
     """Runs the command."""
-    project = parse_project(Options, arguments, prog=f"mmtok {command}").project
-    folder = train_project(project)
-    say(f"model -> {folder}")
+    options = parse_project(Options, arguments, prog=f"mmtok {command}")
+    if bool(options.coordinator) != (options.processes > 1) or not 0 <= options.process < max(options.processes, 1):
+        raise MmtokError(
+            f"--coordinator '{options.coordinator}', --processes {options.processes}, --process {options.process}:"
+            " several processes need all three, with processes above 1 and process from 0 to processes - 1"
+        )
+    start((options.coordinator, options.processes, options.process) if options.coordinator else None)
+    folder = train_project(options.project)
+    if is_first():
+        say(f"model -> {folder}")

@@ -76,7 +76,7 @@ class Order:
             raise MmtokError(f"{self.size} samples in batches of {self.batch_size}: both must be positive")
 
     def ordinals(self, step: int, rows: Int[np.ndarray, " b"] | None = None) -> Int[np.ndarray, " b"]:
-        """Returns the places of some rows of a batch (None: all) in the endless stream of samples: epoch * size + place."""
+        """Returns the places of rows of a batch (None: all) in the endless stream of samples: epoch * size + place."""
         rows = np.arange(self.batch_size) if rows is None else rows
         return step * self.batch_size + rows.astype(np.int64)
 

@@ -1,6 +1,7 @@
 """Training the project's any-to-any model from its token store."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,20 @@ from mmtok.files import new_folder
 from mmtok.interop.fourm.model import carry_over
 from mmtok.masking import Masker
 from mmtok.modality import by_name
-from mmtok.model import save_model
+from mmtok.model import AnyToAny, save_model
 from mmtok.project.config import Project
 from mmtok.project.initial import Initial
 from mmtok.project.tokenizers import open_tokenizers
 from mmtok.tokenizers.artifact import Tokenizer
 from mmtok.train.anytoany import AnyToAnyTask
 from mmtok.train.loop import fit
+from mmtok.train.processes import is_first, wait_for_all
 
 
 def train_project(project: Project) -> Path:
     """Trains the model, or resumes it, and writes it with copies of its tokenizers.
+
+    Of several processes (`mmtok.train.processes`), all call this; they need to see the same files.
 
     Returns:
       The folder of the finished model.
@@ -54,7 +58,13 @@ def train_project(project: Project) -> Path:
     )
     start = None if initial is None else lambda fresh: initial.start(fresh, project.model, modalities)
     result = fit(task, project.fit, project.model_folder, start_from=start)
-    module = result.ema_module if result.ema_module is not None else result.module
+    if is_first():
+        _write(project, result.ema_module if result.ema_module is not None else result.module, tokenizers, initial)
+    wait_for_all("the model is written")
+    return project.model_folder
+
+
+def _write(project: Project, module: AnyToAny, tokenizers: Mapping[str, Tokenizer], initial: Initial | None) -> None:
     with new_folder(project.model_folder / "tokenizers") as folder:
         for name in tokenizers:
             shutil.copytree(project.tokenizer_folder(name), folder / name)
@@ -62,7 +72,6 @@ def train_project(project: Project) -> Path:
     if initial is not None:
         extra |= carry_over(initial.folder, project.model_folder)
     save_model(project.model_folder, module, extra=extra)
-    return project.model_folder
 
 
 def check_fingerprints(store: Store, tokenizers: dict[str, Tokenizer]) -> None:
