@@ -1,0 +1,124 @@
+"""Where the time of a step goes: a trace for xprof and TensorBoard, and one page of text."""
+
+import dataclasses
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import jax
+
+PARTS = ("attention", "mlp", "embeddings", "heads", "optimizer")
+"""Named scopes of the model and of the training step, by which operations are grouped."""
+
+LONGEST = 15  # operations that are listed
+WRAPPERS = ("while", "conditional", "call")  # operations whose time is that of others inside
+MATMULS = ("dot", "convolution", "gemm", "matmul", "cudnn", "flash")
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """What the compiled program says of one operation.
+
+    Attributes:
+      opcode: Its kind, such as `fusion`.
+      scope: Path of named scopes it comes from; of a fusion that of its root.
+      matmul: Whether it is, or holds, a matrix product.
+    """
+
+    opcode: str
+    scope: str
+    matmul: bool
+
+    @property
+    def part(self) -> str:
+        """The innermost of `PARTS` that it belongs to."""
+        words = re.split(r"[/().]", self.scope)
+        return next((word for word in reversed(words) if word in PARTS), "other")
+
+
+def instructions(program: str) -> dict[str, Instruction]:
+    """Reads all operations from the text of a compiled program."""
+    found: dict[str, Instruction] = {}
+    inside: dict[str, list[Instruction]] = defaultdict(list)
+    calls: dict[str, str] = {}
+    computation = ""
+    for line in program.splitlines():
+        if opening := re.match(r"(?:ENTRY )?%?([\w.\-]+) \(.*\{$", line):
+            computation = opening[1]
+        if not (match := re.match(r"\s+(?:ROOT )?%?([\w.\-]+) = .*?([\w\-]+)\(", line)):
+            continue
+        scope = re.search(r'op_name="([^"]*)"', line)
+        called = re.search(r"(?:calls|to_apply)=%?([\w.\-]+)", line)
+        own = match[2] in MATMULS or (match[2] == "custom-call" and any(word in line.lower() for word in MATMULS))
+        found[match[1]] = item = Instruction(match[2], scope[1] if scope else "", own)
+        inside[computation].append(item)
+        if called:
+            calls[match[1]] = called[1]
+    for name, called in calls.items():
+        item = found[name]
+        matmul = item.matmul or any(other.matmul for other in inside[called])
+        scope = item.scope or next((other.scope for other in reversed(inside[called]) if other.scope), "")
+        found[name] = Instruction(item.opcode, scope, matmul)
+    return found
+
+
+def durations(trace: Path) -> dict[str, float]:
+    """Returns the seconds that each operation of the compiled programs took in a trace, over all devices and threads.
+
+    Args:
+      trace: Folder that `jax.profiler.start_trace` was given.
+    """
+    total: dict[str, float] = defaultdict(float)
+    for file in sorted(trace.rglob("*.xplane.pb")):
+        for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
+            for line in plane.lines:
+                for event in line.events:
+                    operation = dict(event.stats).get("hlo_op")
+                    if operation == event.name:
+                        total[event.name] += event.duration_ns / 1e9
+    return dict(total)
+
+
+def summary(
+    spent: Mapping[str, float], program: Mapping[str, Instruction], *, steps: int, seconds: float, input_wait: float
+) -> str:
+    """Describes on one page where the time of some steps went.
+
+    Args:
+      spent: From `durations`.
+      program: From `instructions`.
+      steps: Steps in the trace.
+      seconds: That they took.
+      input_wait: Seconds of these that the host waited for data.
+    """
+    known = {
+        name: time
+        for name, time in spent.items()
+        if name in program and program[name].opcode not in WRAPPERS and time > 0
+    }
+    total = sum(known.values())
+    lines = [
+        f"{steps} steps in {seconds:.3f} s, {1e3 * seconds / steps:.1f} ms each;"
+        f" input wait {_share(input_wait, seconds)}",
+        f"time in operations, all devices and threads: {1e3 * total / steps:.1f} ms a step",
+        "",
+        f"{'matrix products':<24}{_share(sum(time for name, time in known.items() if program[name].matmul), total)}",
+    ]
+    parts = _sums((program[name].part, time) for name, time in known.items())
+    lines += [f"{name:<24}{_share(parts.get(name, 0.0), total)}" for name in (*PARTS, "other")]
+    lines += ["", f"{'ms a step':>10}  {'share':>6}  operation"]
+    for name, time in sorted(known.items(), key=lambda item: -item[1])[:LONGEST]:
+        lines.append(f"{1e3 * time / steps:>10.3f}  {_share(time, total)}  {name}  {program[name].scope}")
+    return "\n".join(lines) + "\n"
+
+
+def _sums(items: Iterable[tuple[str, float]]) -> dict[str, float]:
+    sums: dict[str, float] = defaultdict(float)
+    for name, value in items:
+        sums[name] += value
+    return sums
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole if whole else 0.0:>6.1%}"
