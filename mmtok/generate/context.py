@@ -3,8 +3,9 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Array, Bool, Int
 
 from mmtok.batch import DecoderSlots, EncoderSlots
 from mmtok.generate.known import Known
@@ -126,15 +127,17 @@ def grid_queries(
     )
 
 
-def causal_slots(rows: int, size: int, modality: Modality, *, index: int, codes: int) -> DecoderSlots:
-    """Returns the slots of a span sequence before its ids are put in; slot t sees slots 0 .. t."""
-    position = np.broadcast_to(np.arange(size, dtype=np.int32), (rows, size))
+def causal_slot(
+    ids: Int[Array, " B"], step: Int[Array, ""], modality: Modality, *, index: int, codes: int
+) -> DecoderSlots:
+    """Returns slot number `step` of a span sequence, which reads the token before it; for compiled code."""
+    rows = len(ids)
     return DecoderSlots(
-        ids=_no_ids(rows, size, modality, codes=codes),
-        modality=np.full((rows, size), index, np.int32),
-        position=position,
-        valid=np.ones((rows, size), bool),
-        limit=position + 1,
+        ids=jnp.asarray(_no_ids(rows, 1, modality, codes=codes)).at[:, 0, 0].set(ids),
+        modality=jnp.full((rows, 1), index, jnp.int32),
+        position=jnp.broadcast_to(step, (rows, 1)),
+        valid=jnp.ones((rows, 1), bool),
+        limit=jnp.broadcast_to(step + 1, (rows, 1)),
     )
 
 

@@ -68,7 +68,7 @@ class Sampler:
         """Takes a model as it is now; later changes of its parameters do not show.
 
         Args:
-          model: An `AnyToAny`, or any NNX module with its `encode`, `decode` and `logits`.
+          model: An `AnyToAny`, or any NNX module with its `encode`, `decode`, `begin`, `advance` and `logits`.
           modalities: In the model's order; None takes `model.modalities`.
         """
         self.modalities: tuple[Modality, ...] = model.modalities if modalities is None else modalities

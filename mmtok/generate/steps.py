@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from mmtok.batch import DecoderSlots, EncoderSlots
-from mmtok.generate.context import causal_slots
+from mmtok.generate.context import causal_slot
 from mmtok.generate.filters import draw, filtered
 from mmtok.generate.spans import vocabulary
 from mmtok.modality import Modality
@@ -123,6 +123,8 @@ def generate_spans(
     id in the last span of an open sequence. Unless constrained, any token is, until there is no room left; decoding
     then ends with the sentinel behind the last span.
 
+    Each token costs the decoder one slot: what it computed for those before is remembered.
+
     Args:
       graph: Of the model.
       state: Its parameters.
@@ -142,24 +144,21 @@ def generate_spans(
     model = nnx.merge(graph, state)
     words, samples = vocabulary(choice.modality), len(keys)
     rows, codes = encoder.ids.shape[0], encoder.ids.shape[-1]
-    template = causal_slots(rows, size, choice.modality, index=choice.index, codes=codes)
-    context = model.encode(encoder)
+    memory = model.begin(model.encode(encoder), size=size)
     ids = jnp.arange(words.size)
     special = (ids == words.pad) | (ids == words.start) | (ids == words.end)
     special |= (ids >= words.sentinel_first) & (ids < words.sentinel_first + words.sentinel_count)
     vocab = ids[None]
 
     def going(carry: tuple) -> Array:
-        step, _, _, span, _ = carry
+        step, _, _, _, span, _, _ = carry
         return (step < size) & jnp.any(span < gaps)
 
     def body(carry: tuple) -> tuple:
-        step, tokens, scores, span, left = carry
-        before = jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)), constant_values=words.sentinel_first + 1)
-        inputs = jnp.asarray(template.ids).at[..., 0].set(jnp.tile(before, (rows // samples, 1)))
-        hidden = model.decode(dataclasses.replace(template, ids=inputs), context)
-        here = jax.lax.dynamic_index_in_dim(hidden, step, axis=1, keepdims=False)
-        logits = guided(model.logits(here, modality=choice.index), guidance, samples=samples)[:, 0]
+        step, last, tokens, scores, span, left, memory = carry
+        slots = causal_slot(jnp.tile(last, rows // samples), step, choice.modality, index=choice.index, codes=codes)
+        hidden, memory = model.advance(slots, memory, step)
+        logits = guided(model.logits(hidden[:, 0], modality=choice.index), guidance, samples=samples)[:, 0]
         room = (left > 0)[:, None]
         if choice.constrained:
             closing = (words.sentinel_first + span + 2)[:, None]
@@ -181,11 +180,12 @@ def generate_spans(
             span += closes
         else:
             span = jnp.where(closes, gaps, span)
-        return step + 1, tokens, scores, span, left - (active & ~closes)
+        return step + 1, token, tokens, scores, span, left - (active & ~closes), memory
 
     tokens, scores = jnp.full((samples, size), words.pad, jnp.int32), jnp.zeros((samples, size), jnp.float32)
-    start = (jnp.int32(0), tokens, scores, jnp.zeros(samples, jnp.int32), free)
-    _, tokens, scores, _, _ = jax.lax.while_loop(going, body, start)
+    opening = jnp.full(samples, words.sentinel_first + 1, jnp.int32)
+    start = (jnp.int32(0), opening, tokens, scores, jnp.zeros(samples, jnp.int32), free, memory)
+    _, _, tokens, scores, *_ = jax.lax.while_loop(going, body, start)
     return tokens, scores
 
 

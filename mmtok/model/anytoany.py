@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from mmtok.batch import DecoderSlots, EncoderSlots, MaskedBatch
 from mmtok.errors import MmtokError
@@ -17,6 +17,7 @@ from mmtok.model.blocks import DecoderBlock, EncoderBlock, Stack
 from mmtok.model.config import ModelConfig
 from mmtok.model.embeddings import Embeddings
 from mmtok.model.heads import Head, cross_entropy
+from mmtok.model.incremental import Memory, advance, begin
 from mmtok.model.layers import LayerNorm, Linear
 
 
@@ -96,6 +97,23 @@ class AnyToAny(nnx.Module):
         mask = same & before & valid[:, :, None] & valid[:, None, :]
         x = self.decoder(self.embeddings.decode(slots), mask, context.tokens, context.valid[:, None])
         return self.decoder_norm(x)
+
+    def begin(self, context: Context, *, size: int) -> Memory:
+        """Returns what the decoder remembers before the first of at most `size` tokens of a sequence."""
+        return begin(self.decoder, context.tokens, context.valid, size=size)
+
+    def advance(
+        self, slots: DecoderSlots, memory: Memory, step: Int[Array, ""]
+    ) -> tuple[Float[Array, "B 1 D"], Memory]:
+        """Runs the decoder on one more slot of each sample, number `step`, which sees all slots before it.
+
+        Slot by slot this gives what `decode` gives for slots of one modality with `limit` = number + 1.
+
+        Returns:
+          Its hidden state, float32, and the memory with it.
+        """
+        x, memory = advance(self.decoder, self.embeddings.decode(slots), memory, step)
+        return self.decoder_norm(x), memory
 
     def logits(self, hidden: Float[Array, "*slots D"], *, modality: int) -> Float[Array, "*slots K V"]:
         """Returns the float32 logits of every code of one modality.

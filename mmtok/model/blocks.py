@@ -60,13 +60,22 @@ class Attention(nnx.Module):
         self, x: Float[Array, "B Q D"], context: Float[Array, "B S D"], mask: Bool[Array, "B #Q S"]
     ) -> Float[Array, "B Q D"]:
         """Returns what each of `x` reads from `context`; `mask` is True where it may look."""
-        query, key, value = (
-            y.reshape(*y.shape[:2], self.heads, -1) for y in (self.query(x), self.key(context), self.value(context))
-        )
-        if self.query_norm is not None and self.key_norm is not None:
-            query, key = self.query_norm(query).astype(value.dtype), self.key_norm(key).astype(value.dtype)
-        y = attend(query, key, value, mask)
+        key, value = self.remember(context)
+        y = attend(self.ask(x), key, value, mask)
         return self.out(y.reshape(*y.shape[:2], -1))
+
+    def ask(self, x: Float[Array, "B Q D"]) -> Float[Array, "B Q H d"]:
+        """Returns the queries of `x`."""
+        query = self._by_heads(self.query(x))
+        return query if self.query_norm is None else self.query_norm(query).astype(query.dtype)
+
+    def remember(self, context: Float[Array, "B S D"]) -> tuple[Float[Array, "B S H d"], Float[Array, "B S H d"]]:
+        """Returns keys and values of `context`."""
+        key, value = self._by_heads(self.key(context)), self._by_heads(self.value(context))
+        return key if self.key_norm is None else self.key_norm(key).astype(key.dtype), value
+
+    def _by_heads(self, y: Float[Array, "B S width"]) -> Float[Array, "B S H d"]:
+        return y.reshape(*y.shape[:2], self.heads, -1)
 
 
 class Mlp(nnx.Module):

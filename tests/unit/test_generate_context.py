@@ -1,12 +1,13 @@
 """What the model is shown, against slots written out by hand; gaps of sequences."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mmtok.batch import TokenColumn
-from mmtok.generate.context import bucket, causal_slots, encoder_slots, grid_queries, show
+from mmtok.generate.context import bucket, causal_slot, encoder_slots, grid_queries, show
 from mmtok.generate.known import Known
 from mmtok.generate.spans import fill, free_tokens, gaps
 from mmtok.modality import Modality, Vocabulary
@@ -68,15 +69,16 @@ def test_nothing_known_gives_one_empty_bucket():
     assert not slots.valid.any()
 
 
-def test_queries_and_causal_slots():
+def test_queries_and_a_causal_slot():
     queries = grid_queries(np.array([[3, 0], [1, 0]]), np.array([[True, True], [True, False]]), GRID, index=2, codes=2)
     assert queries.position.tolist() == [[3, 0, 0, 0], [1, 0, 0, 0]]  # the grid has no more than 4 positions
     assert queries.valid.sum(1).tolist() == [2, 1]
     assert queries.limit.tolist() == [[2] * 4, [1] * 4]
     assert queries.modality.tolist() == [[2, 2, 0, 0], [2, 0, 0, 0]]
-    causal = causal_slots(2, 3, WORDS, index=1, codes=2)
-    assert causal.limit.tolist() == [[1, 2, 3]] * 2
-    assert causal.ids.tolist() == [[[0, -1]] * 3] * 2
+    causal = causal_slot(jnp.array([7, 8]), jnp.int32(3), WORDS, index=1, codes=2)
+    assert causal.ids.tolist() == [[[7, -1]], [[8, -1]]]
+    assert causal.position.tolist() == [[3], [3]]
+    assert causal.limit.tolist() == [[4], [4]]
 
 
 @given(st.integers(0, 5000), st.sampled_from([1, 8, 32]))

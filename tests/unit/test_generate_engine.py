@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ FOLLOW = _rng.normal(size=(4, 2, 2, 2)).astype(np.float32) * 2  # logits of y[po
 TRACES: list[tuple[int, ...]] = []
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ToyContext:
     slots: EncoderSlots
@@ -71,6 +73,13 @@ class Toy(nnx.Module):
             return jnp.pad(values, ((0, 0), (0, 0), (0, 14 - values.shape[-1])))
 
         return jnp.where(kind == 3, s, jnp.where(kind == 2, wide(y), wide(x)))
+
+    def begin(self, context: ToyContext, *, size: int) -> ToyContext:
+        return context
+
+    def advance(self, slots: DecoderSlots, memory: ToyContext, step):
+        """Its words follow from the last one only."""
+        return self.decode(slots, memory), memory
 
     def logits(self, hidden, *, modality: int):
         item = self.modalities[modality]
