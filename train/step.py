@@ -1,7 +1,8 @@
 """The compiled training step: shapes and placement first, arrays second."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,11 +13,12 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
+from mmtok.axes import placed
 from mmtok.errors import MmtokError
 from mmtok.train.config import FitConfig
 from mmtok.train.layout import Arrays, Layout
 from mmtok.train.optimizer import make_optimizer
-from mmtok.train.sharding import BATCH, make_mesh, shardings
+from mmtok.train.sharding import make_mesh, placement, shardings
 from mmtok.train.task import Task
 
 Change = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -57,6 +59,7 @@ class Program:
     Args:
       task: What to train.
       config: How.
+      devices: Where; all devices unless given. To compile for devices that are not there, those of a topology.
 
     Attributes:
       task: What is trained.
@@ -70,12 +73,13 @@ class Program:
       MmtokError: the batch does not split into devices and microbatches, or a parameter not over the mesh.
     """
 
-    def __init__(self, task: Task, config: FitConfig):
+    def __init__(self, task: Task, config: FitConfig, *, devices: Sequence[Any] | None = None):
         self.task, self.config = task, config
-        self.mesh = make_mesh(config.mesh)
+        self.mesh = make_mesh(config.mesh, devices)
+        self._placement = placement(self.mesh, rules=config.mesh.rules)
         self.layout = Layout(nnx.eval_shape(lambda: task.init(jax.random.key(config.seed))))
         self._optimizer = make_optimizer(config.optimizer, steps=config.steps, parameters=self.layout.params)
-        self._batch_sharding = NamedSharding(self.mesh, BATCH)
+        self._batch_sharding = self._placement.sharding(("batch",))
 
         batch = task.batch(0)
         self._check_batch(batch)
@@ -128,6 +132,11 @@ class Program:
             )
         return state, window
 
+    def lower(self) -> jax.stages.Lowered:
+        """Lowers the step for its devices, of which none needs to be there."""
+        place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._batch_sharding)  # noqa: E731
+        return self._jit.lower(self.abstract, jax.tree.map(place, self.task.batch(0)))
+
     def _module(self, key: Array) -> tuple[Arrays, Arrays]:
         return self.layout.split(self.task.init(key))
 
@@ -146,7 +155,8 @@ class Program:
 
     def _loss(self, params: Arrays, rest: Arrays, batch: Any, key: Array) -> tuple[Array, tuple[Arrays, dict]]:
         module = self.layout.merge(params, rest)
-        loss, means = self.task.loss(module, batch, key)
+        with placed(self._placement):
+            loss, means = self.task.loss(module, batch, key)
         rows = {name: jnp.stack([mean.total, mean.count]).astype(jnp.float32) for name, mean in means.items()}
         return loss, (self.layout.split(module)[1], rows)
 
@@ -219,7 +229,7 @@ class Program:
 
     def _check_batch(self, batch: Any) -> None:
         sizes = {len(leaf) if np.ndim(leaf) else 0 for leaf in jax.tree.leaves(batch)}
-        parts = self.mesh.shape["data"] * self.mesh.shape["fsdp"] * self.config.accumulate
+        parts = math.prod(self.mesh.shape[axis] for axis in ("slice", "data", "fsdp")) * self.config.accumulate
         if len(sizes) != 1 or min(sizes) % parts:
             raise MmtokError(
                 f"task '{self.task.name}': a batch of {sorted(sizes)} samples does not split over"
