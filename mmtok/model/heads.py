@@ -145,18 +145,19 @@ def _walk(
                 if with_gradients:
                     d_logits = jnp.where(counts, jnp.exp(logits - normaliser) - hit, 0.0).astype(dtype)
                     dh = jnp.matmul(d_logits, w, preferred_element_type=jnp.float32)
-                    dw = dw + jnp.matmul(d_logits.T, h, preferred_element_type=jnp.float32)
+                    dw = dw + jnp.matmul(h.T, d_logits, preferred_element_type=jnp.float32)
                     old = jax.lax.dynamic_slice(d_hidden, (start, 0), dh.shape)
                     d_hidden = jax.lax.dynamic_update_slice(d_hidden, old + dh, (start, 0))
                 return total, d_hidden, dw
 
-            dw = jnp.zeros((size, dim) if with_gradients else (0, dim), jnp.float32)
+            dw = jnp.zeros((dim, size if with_gradients else 0), jnp.float32)
             total, d_hidden, dw = jax.lax.fori_loop(
                 0, -(-sizes[owner] // tile), one_tile, (jnp.float32(0), d_hidden, dw)
             )
             if with_gradients:
-                dw = axes.scatter_sum(dw, "table", axis=1)
-                d_table = jax.lax.dynamic_update_slice(d_table, dw, (offset, 0))
+                # Width first: libtpu scatters a sum along rows, not along columns.
+                dw = axes.scatter_sum(dw, "table", axis=0)
+                d_table = jax.lax.dynamic_update_slice(d_table, dw.T, (offset, 0))
             return (totals.at[owner].add(total), d_hidden, d_table), None
 
         fields = ("modality", "code", "offset")
