@@ -22,6 +22,9 @@ TILES = (128, 512)
 """Fewest and most targets of a tile: a CPU wants its logits in the cache, an accelerator wants to touch the gradient of
 the table, which every tile adds to, seldom."""
 
+PIECE = 2**22
+"""Largest gradient that is summed over devices at a time, in numbers."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Head:
@@ -155,8 +158,9 @@ def _walk(
                 0, -(-sizes[owner] // tile), one_tile, (jnp.float32(0), d_hidden, dw)
             )
             if with_gradients:
-                # Width first: libtpu scatters a sum along rows, not along columns.
-                dw = axes.scatter_sum(dw, "table", axis=0)
+                # Width first and in pieces: libtpu scatters sums along rows only, and none as large as its memory.
+                pieces = jnp.array_split(dw, -(-dw.size // PIECE), axis=1)
+                dw = jnp.concatenate([axes.scatter_sum(piece, "table", axis=0) for piece in pieces], axis=1)
                 d_table = jax.lax.dynamic_update_slice(d_table, dw.T, (offset, 0))
             return (totals.at[owner].add(total), d_hidden, d_table), None
 
