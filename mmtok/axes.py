@@ -11,6 +11,7 @@ side), `mlp` (hidden width), `table` (width of a token table), None (never split
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -128,6 +129,12 @@ def per_device(
         return function
     ins, outs = (tuple(map(placement.spec, names)) for names in (inputs, outputs))
     return jax.shard_map(function, mesh=placement.mesh, in_specs=ins, out_specs=outs, check_vma=False)
+
+
+def parts(name: str) -> int:
+    """Returns how many devices `name` is split over."""
+    placement = _PLACEMENT.get()
+    return 1 if placement is None else math.prod(placement.mesh.shape[axis] for axis in placement.axes(name))
 
 
 def gather(x: Array, name: str, *, axis: int) -> Array:

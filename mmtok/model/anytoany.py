@@ -66,7 +66,7 @@ class AnyToAny(nnx.Module):
         self.embeddings = Embeddings(config, modalities, rngs=rngs, code_vectors=code_vectors or {})
         self.encoder = Stack(EncoderBlock, config, depth=config.encoder_depth, rngs=rngs)
         self.encoder_norm = LayerNorm(config.dim, eps=config.norm_eps, bias=config.norm_bias)
-        self.context = Linear(config.dim, config.dim, axes=("embed", None), bias=True, dtype=config.dtype, rngs=rngs)
+        self.context = Linear(config.dim, config.dim, axes=(None, "embed"), bias=True, dtype=config.dtype, rngs=rngs)
         self.decoder = Stack(DecoderBlock, config, depth=config.decoder_depth, rngs=rngs)
         self.decoder_norm = LayerNorm(config.dim, eps=config.norm_eps, bias=config.norm_bias)
 

@@ -158,10 +158,7 @@ def _walk(
                 0, -(-sizes[owner] // tile), one_tile, (jnp.float32(0), d_hidden, dw)
             )
             if with_gradients:
-                # Width first and in pieces: libtpu scatters sums along rows only, and none as large as its memory.
-                pieces = jnp.array_split(dw, -(-dw.size // PIECE), axis=1)
-                dw = jnp.concatenate([axes.scatter_sum(piece, "table", axis=0) for piece in pieces], axis=1)
-                d_table = jax.lax.dynamic_update_slice(d_table, dw.T, (offset, 0))
+                d_table = _put(dw, d_table, offset)
             return (totals.at[owner].add(total), d_hidden, d_table), None
 
         fields = ("modality", "code", "offset")
@@ -172,6 +169,24 @@ def _walk(
         return (totals,)
     d_hidden = jnp.zeros_like(d_hidden, shape=(rows, dim)).at[order].set(d_hidden[:rows], unique_indices=True)
     return totals, d_hidden, axes.total(d_table, "token", beside="table")
+
+
+def _put(dw: Float[Array, "D V"], d_table: Float[Array, "rows d"], offset: Array) -> Float[Array, "rows d"]:
+    """Puts a vocabulary's gradient, summed over the devices that share the table, into its rows.
+
+    One piece after the other, the width first: libtpu sums whole arrays on every device, twice the traffic, where they
+    are large or are to be split along columns. The last piece reaches back over the one before.
+    """
+    size = dw.shape[1]
+    width = min(size, max(PIECE // dw.shape[0] // 128 * 128, 128)) if axes.parts("table") > 1 else size
+
+    def one_piece(index: Array, d_table: Array) -> Array:
+        start = jnp.minimum(index * width, size - width)
+        piece = jax.lax.dynamic_slice(dw, (0, start), (dw.shape[0], width))
+        piece = axes.scatter_sum(piece, "table", axis=0)
+        return jax.lax.dynamic_update_slice(d_table, piece.T, (offset + start, 0))
+
+    return jax.lax.fori_loop(0, -(-size // width), one_piece, d_table)
 
 
 def _power_of_two(number: int) -> int:

@@ -11,13 +11,13 @@ from mmtok.train.anytoany import AnyToAnyTask
 
 
 def plan_training(project: Project) -> AnyToAnyTask:
-    """Returns the task of `mmtok train`, whose batches have shapes and no contents.
+    """Returns the task of `mmtok train`, whose batches have the shapes of real ones and nothing in them.
 
     A tokenizer that is not trained yet counts with the vocabulary that its configuration asks for.
     """
     modalities = tuple(_modality(project, name) for name in project.modalities)
     masked = Masker(project.masking, modalities)({}, seed=project.seed, step=0, samples=np.arange(1))
-    batch = jax.tree.map(lambda row: jax.ShapeDtypeStruct((project.batch_size, *row.shape[1:]), row.dtype), masked)
+    batch = jax.tree.map(lambda row: np.broadcast_to(row, (project.batch_size, *row.shape[1:])), masked)  # takes no memory
     return AnyToAnyTask(project.model, modalities, batches=lambda _: batch, loss=project.loss)
 
 
