@@ -41,12 +41,15 @@ class MeshConfig:
     """How the devices are laid out and what is split over them.
 
     Attributes:
-      data: Devices that only split the batch; -1 takes all that remain (at most one axis may).
+      slices: Groups of devices joined by a slower network (slices of TPU pods, nodes): they split the batch only. -1
+        takes as many as the devices say.
+      data: Devices of a slice that only split the batch; -1 takes all that remain (one of these three may).
       fsdp: Devices that split the batch and, under `fsdp` and `fsdp_tp`, the parameters.
-      tensor: Devices that split heads, hidden widths and vocabularies under `fsdp_tp`.
+      tensor: Devices that split heads, hidden widths and the width of token tables under `fsdp_tp`.
       rules: Row of the sharding table (`mmtok.train.sharding.RULES`).
     """
 
+    slices: int = -1
     data: int = -1
     fsdp: int = 1
     tensor: int = 1

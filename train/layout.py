@@ -5,6 +5,7 @@ error messages. Plain dictionaries also pass through `jax.jit` faster than `nnx.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,11 @@ class Parameter:
     shape: tuple[int, ...]
     dtype: Any
     axes: tuple[str | None, ...] | None
+
+    @property
+    def size(self) -> int:
+        """How many numbers it holds."""
+        return math.prod(self.shape)
 
 
 class Layout:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,12 +13,13 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from mmtok.axes import placed
 from mmtok.errors import MmtokError
 from mmtok.train.config import FitConfig
 from mmtok.train.layout import Arrays, Layout
 from mmtok.train.optimizer import make_optimizer
 from mmtok.train.processes import local
-from mmtok.train.sharding import BATCH, make_mesh, shardings
+from mmtok.train.sharding import make_mesh, placement, shardings
 from mmtok.train.task import Task
 
 Change = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -59,13 +60,13 @@ class Program:
     Args:
       task: What to train.
       config: How.
+      devices: Where; all devices unless given. To compile for devices that are not there, those of a topology.
 
     Attributes:
       task: What is trained.
       config: How.
       layout: Structure of the module.
       mesh: Devices.
-      rows: Rows of the global batch that the devices of this process hold.
       metrics: Name of each row of `TrainState.window`.
       abstract: The state as shapes, dtypes and placement.
 
@@ -73,16 +74,16 @@ class Program:
       MmtokError: the batch does not split into devices and microbatches, or a parameter not over the mesh.
     """
 
-    def __init__(self, task: Task, config: FitConfig):
+    def __init__(self, task: Task, config: FitConfig, *, devices: Sequence[Any] | None = None):
         self.task, self.config = task, config
-        self.mesh = make_mesh(config.mesh)
+        self.mesh = make_mesh(config.mesh, devices)
+        self._placement = placement(self.mesh, rules=config.mesh.rules)
         self.layout = Layout(nnx.eval_shape(lambda: task.init(jax.random.key(config.seed))))
         self._optimizer = make_optimizer(config.optimizer, steps=config.steps, parameters=self.layout.params)
-        self._batch_sharding = NamedSharding(self.mesh, BATCH)
+        self._batch_sharding = self._placement.sharding(("batch",))
 
         self._check_batch_size()
-        self.rows = _local_rows(self._batch_sharding, task.batch_size)
-        batch = jax.tree.map(lambda part: np.broadcast_to(part, self._shape(part)), task.batch(0, self.rows[:1]))
+        batch = self._example()
         module = jax.eval_shape(self._module, jax.random.key(0))
         rows = jax.eval_shape(self._loss, *module, batch, jax.random.key(0))[1][1]
         self.metrics = ("loss", "grad_norm", "non_finite", *sorted(rows))
@@ -113,6 +114,13 @@ class Program:
         ema = jax.tree.map(jnp.copy, params) if self.config.ema else {}
         return dataclasses.replace(state, params=params, ema=ema)
 
+    @functools.cached_property
+    def rows(self) -> Int[np.ndarray, " b"]:
+        """Rows of the global batch that the devices of this process hold, ascending."""
+        size = self.task.batch_size
+        held = self._batch_sharding.addressable_devices_indices_map((size,)).values()
+        return np.unique(np.concatenate([np.arange(size)[index] for index in held]))
+
     def put(self, batch: Any) -> Any:
         """Starts the transfer of this process's `rows` of a batch to its devices."""
         return jax.tree.map(
@@ -133,6 +141,11 @@ class Program:
             )
         return state, window
 
+    def lower(self) -> jax.stages.Lowered:
+        """Lowers the step for its devices, of which none needs to be there."""
+        place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._batch_sharding)  # noqa: E731
+        return self._jit.lower(self.abstract, jax.tree.map(place, self._example()))
+
     def _module(self, key: Array) -> tuple[Arrays, Arrays]:
         return self.layout.split(self.task.init(key))
 
@@ -151,7 +164,8 @@ class Program:
 
     def _loss(self, params: Arrays, rest: Arrays, batch: Any, key: Array) -> tuple[Array, tuple[Arrays, dict]]:
         module = self.layout.merge(params, rest)
-        loss, means = self.task.loss(module, batch, key)
+        with placed(self._placement):
+            loss, means = self.task.loss(module, batch, key)
         rows = {name: jnp.stack([mean.total, mean.count]).astype(jnp.float32) for name, mean in means.items()}
         return loss, (self.layout.split(module)[1], rows)
 
@@ -229,6 +243,11 @@ class Program:
             window=everywhere,
         )
 
+    def _example(self) -> Any:
+        """A global batch whose rows are all the same, in the memory of one."""
+        first = self.task.batch(0, np.arange(1))
+        return jax.tree.map(lambda part: np.broadcast_to(part, self._shape(part)), first)
+
     def _shape(self, part: np.ndarray) -> tuple[int, ...]:
         return self.task.batch_size, *part.shape[1:]
 
@@ -239,9 +258,3 @@ class Program:
                 f"task '{self.task.name}': a batch of {size} samples does not split over {devices} devices and"
                 f" {self.config.accumulate} microbatches"
             )
-
-
-def _local_rows(sharding: NamedSharding, size: int) -> Int[np.ndarray, " b"]:
-    """Returns the rows of a batch of `size` that the devices of this process hold, ascending."""
-    held = sharding.addressable_devices_indices_map((size,)).values()
-    return np.unique(np.concatenate([np.arange(size)[index] for index in held]))

@@ -20,6 +20,8 @@ COMMANDS = {
     "tokenizer inspect": ("tokenizers", "FOLDER: what a tokenizer artifact holds"),
     "tokenize": ("tokenize", "CONFIG: encode the data set into the token store"),
     "train": ("train", "CONFIG: train the any-to-any model, or resume it"),
+    "inspect": ("ahead", "CONFIG --shardings [--target NAME]: where each parameter lies on the devices"),
+    "compile": ("ahead", "CONFIG --target v5p-256|2xv5e-256|8xH100: does the training step fit, what does it send"),
     "sample": ("sample", "--given FIELD=FILE_OR_TEXT --to NAMES --out DIR [--model DIR]: generate any from any"),
     "embed": ("embed", "FILES --model DIR --out FILE.npz: features of the encoder"),
     "import 4m": ("interop", "FILE ... --out DIR: a 4M model and its tokenizers as folders of mmtok"),

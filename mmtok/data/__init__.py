@@ -3,6 +3,7 @@
 from mmtok.data.batches import ArrayBatches, TokenBatches
 from mmtok.data.derived import Derived
 from mmtok.data.folders import FoldersConfig
+from mmtok.data.random import RandomBatches
 from mmtok.data.store import Store
 from mmtok.data.tfds import TfdsConfig
 from mmtok.data.tokenize import tokenize
@@ -12,6 +13,7 @@ __all__ = [
     "ArrayBatches",
     "Derived",
     "FoldersConfig",
+    "RandomBatches",
     "Store",
     "TfdsConfig",
     "TokenBatches",

@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from mmtok.axes import constrain, whole_width
 from mmtok.batch import DecoderSlots, EncoderSlots, MaskedBatch
 from mmtok.errors import MmtokError
 from mmtok.metrics import Mean
@@ -66,14 +67,14 @@ class AnyToAny(nnx.Module):
         self.embeddings = Embeddings(config, modalities, rngs=rngs, code_vectors=code_vectors or {})
         self.encoder = Stack(EncoderBlock, config, depth=config.encoder_depth, rngs=rngs)
         self.encoder_norm = LayerNorm(config.dim, eps=config.norm_eps, bias=config.norm_bias)
-        self.context = Linear(config.dim, config.dim, axes=("embed", None), bias=True, dtype=config.dtype, rngs=rngs)
+        self.context = Linear(config.dim, config.dim, axes=(None, "embed"), bias=True, dtype=config.dtype, rngs=rngs)
         self.decoder = Stack(DecoderBlock, config, depth=config.decoder_depth, rngs=rngs)
         self.decoder_norm = LayerNorm(config.dim, eps=config.norm_eps, bias=config.norm_bias)
 
     def encode(self, slots: EncoderSlots) -> Context:
         """Returns the context that the visible tokens give the decoder."""
         hidden, place, valid = self._encoder(slots)
-        return Context(self.context(hidden) + place, valid)
+        return Context(constrain(self.context(hidden) + place, "batch", None, None), valid)
 
     def encoder_hidden(self, slots: EncoderSlots) -> Float[Array, "B S D"]:
         """Returns the encoder's normalised outputs, registers first; for probing and for comparisons."""
@@ -83,7 +84,8 @@ class AnyToAny(nnx.Module):
         content, place = self.embeddings.encode(slots)
         x, valid = content + place, jnp.asarray(slots.valid)
         if self.embeddings.registers is not None:
-            registers = jnp.broadcast_to(self.embeddings.registers[...], (len(x), self.config.registers, x.shape[-1]))
+            registers = whole_width(self.embeddings.registers[...], (None, "embed"))
+            registers = jnp.broadcast_to(registers, (len(x), self.config.registers, x.shape[-1]))
             x = jnp.concatenate([registers, x], axis=1)
             place = jnp.pad(place, ((0, 0), (self.config.registers, 0), (0, 0)))
             valid = jnp.pad(valid, ((0, 0), (self.config.registers, 0)), constant_values=True)

@@ -158,7 +158,7 @@ class Stack(nnx.Module):
         graph, state = nnx.split(self.blocks)
 
         def step(x: Array, layer: nnx.State) -> tuple[Array, None]:
-            return nnx.merge(graph, layer)(x, *inputs), None
+            return axes.constrain(nnx.merge(graph, layer)(x, *inputs), "batch", None, None), None
 
         if self.remat != "none":
             step = jax.checkpoint(step, policy=REMAT_POLICIES[self.remat], prevent_cse=False)

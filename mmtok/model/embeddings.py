@@ -8,13 +8,13 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from mmtok.axes import param
+from mmtok.axes import param, whole_width
 from mmtok.batch import DecoderSlots, EncoderSlots
 from mmtok.modality import Modality
 from mmtok.model.config import ModelConfig
 from mmtok.model.layers import Linear
 from mmtok.model.positions import PositionLayout
-from mmtok.model.tables import EMBEDDING_STD, TokenTables
+from mmtok.model.tables import EMBEDDING_STD, TokenTables, take
 
 
 class Embeddings(nnx.Module):
@@ -75,11 +75,11 @@ class Embeddings(nnx.Module):
         """Returns the decoder's input, float32: token before the target in sequences, mask token on grids."""
         ids, modality = jnp.asarray(slots.ids), jnp.asarray(slots.modality)
         sequence = np.array([item.kind == "sequence" for item in self.modalities])
-        content = self.tokens.decode(ids, modality)
+        content, mask = self.tokens.decode(ids, modality), whole_width(self.mask[...], (None, "embed"))
         if content is None:
-            content = self.mask[...]
+            content = mask
         else:
-            content = jnp.where(jnp.asarray(sequence)[modality][..., None], content, self.mask[...])
+            content = jnp.where(jnp.asarray(sequence)[modality][..., None], content, mask)
         limits = np.array([item.position_limit or item.positions for item in self.modalities], np.int32)
         position = jnp.where(slots.position < jnp.asarray(limits)[modality], slots.position, 0)
         owners = self.modality if self.decoder_modality is None else self.decoder_modality
@@ -93,9 +93,9 @@ class Embeddings(nnx.Module):
         layout = PositionLayout(self.modalities)
         table = jnp.asarray(layout.fixed(dim=self.dim, temperature=self.temperature))
         if learned is not None:
-            table = jnp.concatenate([table, learned[...]])
-        positions = jnp.take(table, jnp.asarray(layout.offsets)[modality] + position, axis=0, mode="clip")
-        return positions + jnp.take(owners[...], modality, axis=0, mode="clip")
+            table = jnp.concatenate([table, whole_width(learned[...], (None, "embed"))])
+        rows = jnp.asarray(layout.offsets)[modality] + position
+        return take(table, rows) + take(whole_width(owners[...], (None, "embed")), modality)
 
     def _project(self, modality: Modality, vectors: Float[Array, "B rows channels"]) -> Float[Array, "B rows D"]:
         mean, std = (

@@ -3,6 +3,9 @@
 A dense array of all targets times all vocabularies would cost sum(N) * sum(V); here the cost is sum over
 modalities of N_m * V_m. Targets are sorted by modality and walked in tiles, and the gradients are formed in the
 forward pass while a tile's logits are at hand (as in Wijmans et al. 2024, "Cut Your Losses"), so no logits are kept.
+
+Split over devices, each one walks its own targets, and holds its part of the table's width: vocabulary after
+vocabulary is gathered, used and its gradient summed and split again, so that no device ever holds the whole table.
 """
 
 import dataclasses
@@ -13,7 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-TILE = 128
+from mmtok import axes
+
+TILES = (128, 512)
+"""Fewest and most targets of a tile: a CPU wants its logits in the cache, an accelerator wants to touch the gradient of
+the table, which every tile adds to, seldom."""
+
+PIECE = 2**22
+"""Largest gradient that is summed over devices at a time, in numbers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,107 +66,129 @@ def cross_entropy(
     """
     count = max(head.modality for head in heads) + 1
     group = jnp.where(valid, modality, count)
-    order = jnp.argsort(group, stable=True)
-    sizes = jnp.zeros(count + 1, jnp.int32).at[group].add(1)[:count]
-    starts = jnp.cumsum(sizes) - sizes
+    totals = jnp.asarray(_totals(heads, dtype, hidden, table, targets, group))
+    sizes = jnp.sum(group[:, None] == jnp.arange(count), axis=0)
     codes = np.bincount([head.modality for head in heads], minlength=count)
-    totals = _totals(heads, dtype, hidden[order], table, targets[order], starts, sizes)
-    return jnp.asarray(totals), (sizes * codes).astype(jnp.float32)
+    return totals, (sizes * codes).astype(jnp.float32)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _totals(
-    heads: tuple[Head, ...], dtype: str, hidden: Array, table: Array, targets: Array, starts: Array, sizes: Array
-) -> Array:
-    return _walk(heads, dtype, hidden, table, targets, starts, sizes, with_gradients=False)[0]
+def _totals(heads: tuple[Head, ...], dtype: str, hidden: Array, table: Array, targets: Array, group: Array) -> Array:
+    walk = functools.partial(_walk, heads, dtype, with_gradients=False)
+    return axes.per_device(walk, inputs=INPUTS, outputs=((None,),))(hidden, table, targets, group)[0]
 
 
 def _forward(
-    heads: tuple[Head, ...], dtype: str, hidden: Array, table: Array, targets: Array, starts: Array, sizes: Array
-) -> tuple[Array, tuple[Array, Array, Array, Array]]:
-    totals, d_hidden, d_table = _walk(heads, dtype, hidden, table, targets, starts, sizes, with_gradients=True)
-    return totals, (d_hidden, d_table, starts, sizes)
+    heads: tuple[Head, ...], dtype: str, hidden: Array, table: Array, targets: Array, group: Array
+) -> tuple[Array, tuple[Array, Array, Array]]:
+    walk = functools.partial(_walk, heads, dtype, with_gradients=True)
+    outputs = ((None,), ("token", None), (None, "table"))
+    totals, d_hidden, d_table = axes.per_device(walk, inputs=INPUTS, outputs=outputs)(hidden, table, targets, group)
+    return totals, (d_hidden, d_table, group)
 
 
 def _backward(
-    heads: tuple[Head, ...], dtype: str, saved: tuple[Array, Array, Array, Array], cotangent: Array
-) -> tuple[Array, Array, None, None, None]:
+    heads: tuple[Head, ...], dtype: str, saved: tuple[Array, Array, Array], cotangent: Array
+) -> tuple[Array, Array, None, None]:
     """Scales the gradients: every hidden row and every table row belongs to exactly one modality."""
-    d_hidden, d_table, starts, sizes = saved
-    row = jnp.arange(len(d_hidden))
-    owner = jnp.searchsorted(starts + sizes, row, side="right")
-    hidden_scale = jnp.append(cotangent, 0.0)[owner]
-    table_scale = np.zeros(len(d_table), np.int32)
+    d_hidden, d_table, group = saved
+    owner = np.zeros(len(d_table), np.int32)
     for head in heads:
-        table_scale[head.offset : head.offset + head.size] = head.modality
-    return d_hidden * hidden_scale[:, None], d_table * cotangent[table_scale][:, None], None, None, None
+        owner[head.offset : head.offset + head.size] = head.modality
+    return d_hidden * jnp.append(cotangent, 0.0)[group][:, None], d_table * cotangent[owner][:, None], None, None
 
 
 _totals.defvjp(_forward, _backward)
+
+INPUTS: tuple[axes.Names, ...] = (("token", None), (None, "table"), ("token", None), ("token",))
 
 
 def _walk(
     heads: tuple[Head, ...],
     dtype: str,
-    hidden: Array,
-    table: Array,
-    targets: Array,
-    starts: Array,
-    sizes: Array,
+    hidden: Float[Array, "T D"],
+    table: Float[Array, "rows d"],
+    targets: Int[Array, "T K"],
+    group: Int[Array, " T"],
     *,
     with_gradients: bool,
-) -> tuple[Array, Array, Array]:
-    """Returns totals per modality and, if asked for, the gradients of their sum (empty arrays otherwise)."""
+) -> tuple[Array, ...]:
+    """Returns totals per modality and, if asked for, the gradients of their sum; of one device's targets and width."""
+    count = max(head.modality for head in heads) + 1
     rows, dim = hidden.shape
-    padded = jnp.pad(hidden, ((0, TILE), (0, 0)))  # the last tile may reach past the end
-    padded_targets = jnp.pad(targets, ((0, TILE), (0, 0)))
+    tile = min(max(TILES[0], _power_of_two(rows // len(heads))), TILES[1])
+    order = jnp.argsort(group, stable=True)
+    sizes = jnp.zeros(count + 1, jnp.int32).at[group].add(1)[:count]
+    starts = jnp.cumsum(sizes) - sizes
+    padded = jnp.pad(hidden[order].astype(dtype), ((0, tile), (0, 0)))  # the last tile may reach past the end
+    padded_targets = jnp.pad(targets[order], ((0, tile), (0, 0)))
     d_hidden = jnp.zeros_like(padded, dtype=jnp.float32) if with_gradients else jnp.zeros((0, dim))
     d_table = jnp.zeros_like(table, dtype=jnp.float32) if with_gradients else jnp.zeros((0, dim))
-    totals = jnp.zeros(len(sizes), jnp.float32)
-    carry = (totals, d_hidden, d_table)
+    carry = (jnp.zeros(count, jnp.float32), d_hidden, d_table)
     for size in sorted({head.size for head in heads}):  # one loop per vocabulary size keeps the program small
         members = [head for head in heads if head.size == size]
-        owners, codes, offsets = (
-            jnp.array([getattr(head, name) for head in members]) for name in ("modality", "code", "offset")
-        )
-        tiles = jnp.cumsum(-(-sizes[owners] // TILE))
 
-        def step(
-            tile: Array,
-            carry: tuple[Array, Array, Array],
-            size=size,
-            owners=owners,
-            codes=codes,
-            offsets=offsets,
-            tiles=tiles,
-        ) -> tuple[Array, Array, Array]:
+        def one_head(carry: tuple[Array, Array, Array], member: tuple[Array, Array, Array], size=size):
+            owner, code, offset = member
             totals, d_hidden, d_table = carry
-            member = jnp.searchsorted(tiles, tile, side="right")
-            owner, offset = owners[member], offsets[member]
-            first = (tile - jnp.where(member > 0, tiles[member - 1], 0)) * TILE
-            start = starts[owner] + first
-            h = jax.lax.dynamic_slice(padded, (start, 0), (TILE, dim)).astype(dtype)
-            w = jax.lax.dynamic_slice(table, (offset, 0), (size, dim)).astype(dtype)
-            target = jax.lax.dynamic_slice(padded_targets, (start, codes[member]), (TILE, 1))
-            counts = (first + jnp.arange(TILE) < sizes[owner])[:, None]
-            logits = jnp.matmul(h, w.T, preferred_element_type=jnp.float32)
-            normaliser = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-            hit = jnp.arange(size) == target
-            nats = normaliser - jnp.sum(jnp.where(hit, logits, 0.0), axis=-1, keepdims=True)
-            totals = totals.at[owner].add(jnp.sum(jnp.where(counts, nats, 0.0)))
+            part = jax.lax.dynamic_slice(table, (offset, 0), (size, table.shape[1]))
+            w = axes.gather(part.astype(dtype), "table", axis=1)
+
+            def one_tile(index: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+                total, d_hidden, dw = carry
+                start = starts[owner] + index * tile
+                h = jax.lax.dynamic_slice(padded, (start, 0), (tile, dim))
+                target = jax.lax.dynamic_slice(padded_targets, (start, code), (tile, 1))
+                counts = (index * tile + jnp.arange(tile) < sizes[owner])[:, None]
+                logits = jnp.matmul(h, w.T, preferred_element_type=jnp.float32)
+                normaliser = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+                hit = jnp.arange(size) == target
+                nats = normaliser - jnp.sum(jnp.where(hit, logits, 0.0), axis=-1, keepdims=True)
+                total = total + jnp.sum(jnp.where(counts, nats, 0.0))
+                if with_gradients:
+                    d_logits = jnp.where(counts, jnp.exp(logits - normaliser) - hit, 0.0).astype(dtype)
+                    dh = jnp.matmul(d_logits, w, preferred_element_type=jnp.float32)
+                    dw = dw + jnp.matmul(h.T, d_logits, preferred_element_type=jnp.float32)
+                    old = jax.lax.dynamic_slice(d_hidden, (start, 0), dh.shape)
+                    d_hidden = jax.lax.dynamic_update_slice(d_hidden, old + dh, (start, 0))
+                return total, d_hidden, dw
+
+            dw = jnp.zeros((dim, size if with_gradients else 0), jnp.float32)
+            total, d_hidden, dw = jax.lax.fori_loop(
+                0, -(-sizes[owner] // tile), one_tile, (jnp.float32(0), d_hidden, dw)
+            )
             if with_gradients:
-                d_logits = jnp.where(counts, jnp.exp(logits - normaliser) - hit, 0.0).astype(dtype)
-                dh = jnp.matmul(d_logits, w, preferred_element_type=jnp.float32)
-                dw = jnp.matmul(d_logits.T, h, preferred_element_type=jnp.float32)
-                d_hidden = _add_at(d_hidden, start, dh)
-                d_table = _add_at(d_table, offset, dw)
-            return totals, d_hidden, d_table
+                d_table = _put(dw, d_table, offset)
+            return (totals.at[owner].add(total), d_hidden, d_table), None
 
-        carry = jax.lax.fori_loop(0, tiles[-1], step, carry)
+        fields = ("modality", "code", "offset")
+        carry, _ = jax.lax.scan(one_head, carry, tuple(jnp.array([getattr(m, f) for m in members]) for f in fields))
     totals, d_hidden, d_table = carry
-    return totals, d_hidden[:rows], d_table
+    totals = axes.total(totals, "token")
+    if not with_gradients:
+        return (totals,)
+    d_hidden = jnp.zeros_like(d_hidden, shape=(rows, dim)).at[order].set(d_hidden[:rows], unique_indices=True)
+    return totals, d_hidden, axes.total(d_table, "token", beside="table")
 
 
-def _add_at(array: Array, start: Array, rows: Array) -> Array:
-    old = jax.lax.dynamic_slice(array, (start, 0), rows.shape)
-    return jax.lax.dynamic_update_slice(array, old + rows, (start, 0))
+def _put(dw: Float[Array, "D V"], d_table: Float[Array, "rows d"], offset: Array) -> Float[Array, "rows d"]:
+    """Puts a vocabulary's gradient, summed over the devices that share the table, into its rows.
+
+    One piece after the other, the width first: libtpu sums whole arrays on every device, twice the traffic, where they
+    are large or are to be split along columns. The last piece reaches back over the one before.
+    """
+    size = dw.shape[1]
+    width = min(size, max(PIECE // dw.shape[0] // 128 * 128, 128)) if axes.parts("table") > 1 else size
+
+    def one_piece(index: Array, d_table: Array) -> Array:
+        start = jnp.minimum(index * width, size - width)
+        piece = jax.lax.dynamic_slice(dw, (0, start), (dw.shape[0], width))
+        piece = axes.scatter_sum(piece, "table", axis=0)
+        return jax.lax.dynamic_update_slice(d_table, piece.T, (offset + start, 0))
+
+    return jax.lax.fori_loop(0, -(-size // width), one_piece, d_table)
+
+
+def _power_of_two(number: int) -> int:
+    """Returns the largest one that is no more than `number`; 1 for less."""
+    return 1 << max(number, 1).bit_length() - 1

@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from mmtok import axes
 from mmtok.axes import param
 from mmtok.errors import MmtokError
 from mmtok.modality import Modality, by_name
@@ -72,14 +73,37 @@ class Members:
         return getattr(self, self.outputs)
 
 
-def gather(
+def look_up(
     table: Float[Array, "rows D"], *, offsets: Int[np.ndarray, "modalities codes"], ids: Array, modality: Array
 ) -> Float[Array, "B S D"]:
-    """Returns the sum over codes of the rows of `ids` (B, S, K); ids below 0 add nothing."""
-    used = ids >= 0
-    rows = jnp.asarray(offsets)[modality][..., : ids.shape[-1]] + jnp.where(used, ids, 0)
-    embedded = jnp.take(table, rows, axis=0, mode="clip")
-    return jnp.sum(embedded * used[..., None], axis=-2)
+    """Returns the sum over codes of the rows of `ids` (B, S, K); ids below 0 add nothing.
+
+    Where the width of the table is split over devices, the ids go to the table: each device looks up its part of the
+    width for all of those it shares the table with, then they exchange what they found. Neither the table nor its
+    gradient is ever whole on a device.
+    """
+    rows = jnp.asarray(offsets)[modality][..., : ids.shape[-1]] + ids
+    rows = jnp.where(ids >= 0, rows, -1).reshape(-1, ids.shape[-1])
+
+    def find(table: Array, rows: Array) -> tuple[Array]:
+        rows = axes.gather(rows, "table", axis=0)
+        found = jnp.take(table, jnp.maximum(rows, 0), axis=0, mode="clip")
+        found = jnp.sum(found * (rows >= 0)[..., None], axis=-2)
+        return (axes.exchange(found, "table", split=0, join=1),)
+
+    found = axes.per_device(find, inputs=((None, "table"), ("token", None)), outputs=(("token", None),))(table, rows)
+    return axes.constrain(found[0].reshape(*ids.shape[:-1], -1), "batch", None, None)
+
+
+def take(table: Float[Array, "rows D"], index: Int[Array, "B S"]) -> Float[Array, "B S D"]:
+    """Returns rows of a table that every device holds; its gradient is summed once each device has added up its own."""
+
+    def find(table: Array, index: Array) -> tuple[Array]:
+        return (jnp.take(table, index, axis=0, mode="clip"),)
+
+    names = ("token", None)
+    found = axes.per_device(find, inputs=((None, None), names[:1]), outputs=(names,))(table, index.reshape(-1))
+    return axes.constrain(found[0].reshape(*index.shape, -1), "batch", None, None)
 
 
 class TokenTables(nnx.Module):
@@ -116,7 +140,7 @@ class TokenTables(nnx.Module):
                     else:
                         rows = jax.random.normal(rngs.params(), shape)
                     parts.append(std * rows)
-            return param(jnp.concatenate(parts), ("vocab", "embed"))
+            return param(jnp.concatenate(parts), (None, "table"))
 
         self.encoder = table(rows.encoder) if rows.encoder else None
         self.decoder = table(rows.decoder) if rows.decoder else None
@@ -130,7 +154,7 @@ class TokenTables(nnx.Module):
         if self.encoder is None:
             return jnp.zeros((*ids.shape[:2], self.dim))
         offsets, _ = row_offsets(self.modalities, self.rows.encoder)
-        return self.scale * gather(self.encoder[...], offsets=offsets, ids=ids, modality=modality)
+        return self.scale * look_up(self.encoder[...], offsets=offsets, ids=ids, modality=modality)
 
     def decode(self, ids: Int[Array, "B M K"], modality: Int[Array, "B M"]) -> Float[Array, "B M D"] | None:
         """Returns the decoder embeddings of `ids` (of no meaning for grids); None when no sequence is a target."""
@@ -139,7 +163,7 @@ class TokenTables(nnx.Module):
         members = self.rows.decoder or self.rows.output_rows
         table = self.outputs if self.decoder is None else self.decoder[...]
         offsets, _ = row_offsets(self.modalities, members)
-        return self.scale * gather(table, offsets=offsets, ids=ids[..., :1], modality=modality)  # sequences: one code
+        return self.scale * look_up(table, offsets=offsets, ids=ids[..., :1], modality=modality)  # sequences: one code
 
     @property
     def outputs(self) -> Float[Array, "rows D"]:

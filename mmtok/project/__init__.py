@@ -6,6 +6,7 @@ from mmtok.project.fourm import export_fourm, import_fourm
 from mmtok.project.initial import Initial
 from mmtok.project.loaded import Box, Loaded, load_anytoany
 from mmtok.project.pictures import draw
+from mmtok.project.planning import plan_training
 from mmtok.project.tokenizers import evaluate_tokenizers, open_tokenizers, train_tokenizers
 from mmtok.project.tokens import tokenize_project
 from mmtok.project.training import train_project
@@ -24,6 +25,7 @@ __all__ = [
     "load_anytoany",
     "load_project",
     "open_tokenizers",
+    "plan_training",
     "tokenize_project",
     "train_project",
     "train_tokenizers",

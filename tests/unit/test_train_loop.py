@@ -333,7 +333,7 @@ def test_window_restarts_after_each_entry():
 
 
 def test_mesh_that_does_not_fit_is_refused(tmp_path):
-    with pytest.raises(MmtokError, match="mesh data=1, fsdp=16, tensor=1 does not fit"):
+    with pytest.raises(MmtokError, match="mesh slices=1, data=1, fsdp=16, tensor=1 does not fit"):
         fit(ToyTask(), config(mesh=MeshConfig(data=1, fsdp=16)), tmp_path)
 
 

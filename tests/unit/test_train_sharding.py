@@ -9,13 +9,13 @@ from mmtok.train.config import MeshConfig
 from mmtok.train.layout import Parameter
 from mmtok.train.sharding import AXES, RULES, make_mesh, place, table
 
-MESH = AbstractMesh((2, 4, 2), AXES, axis_types=(AxisType.Auto,) * 3)
+MESH = AbstractMesh((1, 2, 4, 2), AXES, axis_types=(AxisType.Auto,) * 4)
 UP = Parameter((3, 8, 6), jnp.float32, ("layers", "embed", "mlp"))
 
 
 def test_one_device_is_a_mesh_of_ones():
     mesh = make_mesh(MeshConfig())
-    assert dict(mesh.shape) == {"data": 1, "fsdp": 1, "tensor": 1}
+    assert dict(mesh.shape) == {"slice": 1, "data": 1, "fsdp": 1, "tensor": 1}
     assert set(mesh.axis_types) == {AxisType.Auto}
 
 

@@ -1,0 +1,139 @@
+"""The training step compiled ahead of time, for hardware one does not have: does it fit, and what does it send?"""
+
+import dataclasses
+import re
+import time
+from collections.abc import Mapping
+
+import jax
+
+from mmtok.errors import MmtokError
+from mmtok.train.collectives import Collective, by_kind, collectives
+from mmtok.train.config import FitConfig
+from mmtok.train.step import Program
+from mmtok.train.targets import CHIPS, GiB, Target, target_devices
+from mmtok.train.task import Task
+
+LARGEST = 8  # collectives that a report spells out
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a compiled step needs; all bytes are those of one device.
+
+    Attributes:
+      target: What it was compiled for.
+      mesh: Devices along each mesh axis.
+      parameters: Numbers that are trained.
+      arguments: Bytes of the state and the batch.
+      temporaries: Bytes that the step needs beside them.
+      peak: Most bytes in use at a time.
+      memory: Bytes the device has.
+      flops: Floating-point operations of the model in a step, on all devices (see `AnyToAny.flops`).
+      ideal_seconds: Those at the peak of the hardware: no step can be faster.
+      compile_seconds: Time the compilation took.
+      collectives: What is sent.
+    """
+
+    target: Target
+    mesh: Mapping[str, int]
+    parameters: int
+    arguments: int
+    temporaries: int
+    peak: int
+    memory: int
+    flops: float
+    ideal_seconds: float
+    compile_seconds: float
+    collectives: tuple[Collective, ...]
+
+    def __str__(self) -> str:
+        mesh = " x ".join(f"{name} {size}" for name, size in self.mesh.items() if size > 1) or "one device"
+        rows = [
+            ("target", f"{self.target.name}: {self.target.devices} x {self.target.chip} ({self.target.shape})"),
+            ("mesh", mesh),
+            ("parameters", f"{self.parameters:,}"),
+            ("arguments", f"{self.arguments / GiB:.2f} GiB per device"),
+            ("temporaries", f"{self.temporaries / GiB:.2f} GiB"),
+            ("peak", f"{self.peak / GiB:.2f} GiB of {self.memory / GiB:.2f} ({self.peak / self.memory:.0%})"),
+            ("model FLOPs", f"{self.flops:.3g} per step, {self.ideal_seconds:.3g} s at the peak of the hardware"),
+            ("compiled in", f"{self.compile_seconds:.0f} s"),
+        ]
+        rows += [(kind, f"{size / 1e9:.3f} GB in {count}") for kind, (count, size) in by_kind(self.collectives).items()]
+        largest = sorted(self.collectives, key=lambda item: -item.bytes * item.times)[:LARGEST]
+        rows += [("", f"{item.times} x {item.bytes / 1e6:.1f} MB {item.kind} of {_short(item)}") for item in largest]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+
+
+def compile_for(task: Task, config: FitConfig, target: Target) -> Report:
+    """Compiles the training step of a task for a target.
+
+    Raises:
+      MmtokError: it does not fit into the memory, saying by how much and what would help; mesh or batch do not divide,
+        or the compiler of the platform is not installed.
+    """
+    chip = CHIPS[target.chip]
+    program = Program(task, config, devices=target_devices(target))
+    lowered = program.lower()
+    began = time.monotonic()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise MmtokError(f"{_overflow(str(error), target)}; {_advice(program)}") from None
+    seconds = time.monotonic() - began
+    memory = compiled.memory_analysis()
+    assert memory is not None
+    report = Report(
+        target=target,
+        mesh=dict(program.mesh.shape),
+        parameters=sum(parameter.size for parameter in program.layout.params.values()),
+        arguments=memory.argument_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        peak=memory.peak_memory_in_bytes,
+        memory=chip.memory,
+        flops=task.flops_per_step,
+        ideal_seconds=task.flops_per_step / (target.devices * chip.flops),
+        compile_seconds=seconds,
+        collectives=tuple(collectives(compiled.as_text() or "")),
+    )
+    if report.peak > report.memory:  # XLA for GPUs does not complain itself
+        over = f"{report.peak / GiB:.2f} GiB are needed of {report.memory / GiB:.2f}"
+        over += f", {(report.peak - report.memory) / GiB:.2f} GiB too many"
+        raise MmtokError(f"the step does not fit {target.name}: {over}; {_advice(program)}")
+    return report
+
+
+def _overflow(message: str, target: Target) -> str:
+    used = re.search(
+        r"Used ([\d.]+\w) of ([\d.]+\w) (\w+).*?[Ee]xceeded \w+ capacity by ([\d.]+\w)", message, re.DOTALL
+    )
+    said = f"{used[1]}iB are needed of {used[2]}iB, {used[4]}iB too many" if used else message.splitlines()[0][:300]
+    return f"the step does not fit {target.name}: {said}"
+
+
+def _advice(program: Program) -> str:
+    """Which setting helps most: of the state, or of the activations."""
+    config, mesh = program.config, program.config.mesh
+    state = sum(parameter.size * 16 for parameter in program.layout.params.values())  # parameter, gradient, two moments
+    sharded = program.mesh.shape["fsdp"] * program.mesh.shape["tensor"] if mesh.rules != "dp" else 1
+    held = state / sharded
+    if mesh.rules == "dp" and state > GiB:
+        return f"split the parameters, {state / GiB:.1f} GiB with their state: --fit.mesh.rules fsdp --fit.mesh.fsdp 8"
+    if held > GiB and program.mesh.shape["data"] > 1:
+        return (
+            f"parameters and their state take {held / GiB:.1f} GiB: split them more with --fit.mesh.fsdp"
+            f" {2 * program.mesh.shape['fsdp']}, or recompute (--model.remat full), or halve the microbatch"
+            f" (--fit.accumulate {2 * config.accumulate})"
+        )
+    return (
+        "the activations are too large: recompute them (--model.remat full), or halve the microbatch with"
+        f" --fit.accumulate {2 * config.accumulate}, or take more devices"
+    )
+
+
+def _short(item: Collective) -> str:
+    shapes = item.shapes.split()
+    return " ".join(shapes[:3]) + (f" and {len(shapes) - 3} more" if len(shapes) > 3 else "")
