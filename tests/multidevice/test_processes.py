@@ -65,7 +65,7 @@ class ToyTask:
 
     def batch(self, step, rows):
         time.sleep(self._pause)
-        self.rows |= set(rows.tolist())
+        self.rows |= set(rows.tolist()) if len(rows) > 1 else set()  # one row alone is looked at for its shape
         x = np.random.default_rng(step).normal(size=(8, 8)).astype(np.float32)[rows]
         return {"x": x, "y": np.sin(x[:, :2])}
 
