@@ -131,6 +131,14 @@ def per_device(
     return jax.shard_map(function, mesh=placement.mesh, in_specs=ins, out_specs=outs, check_vma=False)
 
 
+def platform() -> str:
+    """Returns what is compiled for: `cpu`, `gpu` or `tpu`."""
+    placement = _PLACEMENT.get()
+    if placement is None or isinstance(placement.mesh, AbstractMesh):
+        return jax.default_backend()
+    return {"cuda": "gpu"}.get(found := placement.mesh.devices.flat[0].platform, found)
+
+
 def parts(name: str) -> int:
     """Returns how many devices `name` is split over."""
     placement = _PLACEMENT.get()

@@ -115,7 +115,7 @@ def main(*, size: str = "nano", batch_size: int = 64, slots: int = 64, repeats: 
         repeats=repeats,
     )
     peak = 2 * 1024**3 / seconds["matmul"]
-    rate = model.flops(batch_size, slots, slots) / seconds["step"]
+    rate = sum(model.flops(batch_size, slots, slots).values()) / seconds["step"]
     count = sum(leaf.size for leaf in jax.tree.leaves(state))
     print(f"{size}: {count:,} parameters, {batch_size} samples of {slots} + {slots} tokens")
     print(f"matrix product {peak / 1e9:6.0f} GFLOP/s")

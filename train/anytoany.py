@@ -59,7 +59,7 @@ class AnyToAnyTask:
     @property
     def flops_per_step(self) -> float:
         """Floating point operations of the global batch, forward and backward."""
-        return self._flops
+        return sum(self.flops_by_part.values())
 
     @property
     def tokens_per_step(self) -> int:
@@ -92,7 +92,8 @@ class AnyToAnyTask:
         return self._batches(step, rows)
 
     @functools.cached_property
-    def _flops(self) -> float:
+    def flops_by_part(self) -> dict[str, float]:
+        """The same by part of the model (see `AnyToAny.flops`)."""
         samples, inputs, targets = self._sizes
         return nnx.eval_shape(lambda: self.init(jax.random.key(0))).flops(samples, inputs, targets)
 

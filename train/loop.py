@@ -17,12 +17,14 @@ from mmtok.train.checkpoints import Checkpoints
 from mmtok.train.config import FitConfig
 from mmtok.train.interrupt import Interrupted, StopSignal
 from mmtok.train.processes import is_first, local
+from mmtok.train.profile import Profiler
 from mmtok.train.record import Record
 from mmtok.train.speed import Clock
 from mmtok.train.step import Change, Program
 from mmtok.train.task import Task
 from mmtok.train.watchdog import Watchdog
 
+WARM = 5  # steps before those that are traced
 FREE = (
     "log_every",
     "non_finite",
@@ -51,7 +53,9 @@ class FitResult:
     metrics: dict[str, float]
 
 
-def fit(task: Task, config: FitConfig, folder: Path, *, start_from: Change | None = None) -> FitResult:
+def fit(
+    task: Task, config: FitConfig, folder: Path, *, start_from: Change | None = None, profile: int = 0
+) -> FitResult:
     """Trains, or goes on training where the newest checkpoint in the folder left off.
 
     A resumed run sees the batches and draws the random numbers that an uninterrupted one would: on one CPU its
@@ -62,7 +66,8 @@ def fit(task: Task, config: FitConfig, folder: Path, *, start_from: Change | Non
       config: How.
       start_from: Changes the parameters that a new run starts from.
       folder: Gets `train.json` (the resolved config), `log.jsonl`, `tensorboard/` and `checkpoints/`; stacks of a
-        run that hangs.
+        run that hangs, and `profile/`.
+      profile: Steps to trace, soon after the start; 0: none. See `mmtok.train.profile`.
 
     Raises:
       MmtokError: values that are not finite (naming the steps), batch or mesh that do not fit, a full disk.
@@ -90,6 +95,7 @@ def fit(task: Task, config: FitConfig, folder: Path, *, start_from: Change | Non
         log = stack.enter_context(Record(program, folder, start=start, clock=clock, config=resolved))
         stacks = folder / f"stacks-{jax.process_index()}.txt"
         watchdog = stack.enter_context(Watchdog(config.watchdog_seconds, stacks))
+        profiler = stack.enter_context(Profiler(folder / "profile", program, log, first=start + WARM, steps=profile))
         stop = stack.enter_context(StopSignal())
 
         # The order is law. A checkpoint after n steps holds the state after n steps and an iterator about to give batch
@@ -105,6 +111,7 @@ def fit(task: Task, config: FitConfig, folder: Path, *, start_from: Change | Non
                 saved = step
             if stopping:
                 raise Interrupted(step)
+            profiler.before(step)
             with log.input_wait():
                 batch = next(batches)
             state, window = program.step(state, program.put(batch))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from mmtok.errors import MmtokError
@@ -53,4 +54,22 @@ def make_optimizer(
         weight_decay=config.weight_decay,
         mask=mask,
     )
-    return optax.chain(*clip, adamw)
+    return optax.chain(*clip, adamw if config.moments == "float32" else _stored(adamw, config.moments))
+
+
+def _stored(inner: optax.GradientTransformation, dtype: str) -> optax.GradientTransformation:
+    """Keeps the float32 state of `inner` in another dtype between steps."""
+
+    def cast(state: optax.OptState, old: DTypeLike, new: DTypeLike) -> optax.OptState:
+        return jax.tree.map(lambda x: x.astype(new) if x.dtype == old else x, state)
+
+    def init(params: optax.Params) -> optax.OptState:
+        return cast(inner.init(params), jnp.float32, dtype)
+
+    def update(
+        gradients: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        updates, state = inner.update(gradients, cast(state, dtype, jnp.float32), params)
+        return updates, cast(state, jnp.float32, dtype)
+
+    return optax.GradientTransformation(init, update)

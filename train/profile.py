@@ -2,11 +2,18 @@
 
 import dataclasses
 import re
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import jax
+
+from mmtok.files import new_file
+from mmtok.progress import say
+from mmtok.train.processes import is_first
+from mmtok.train.record import Record
+from mmtok.train.step import Program
 
 PARTS = ("attention", "mlp", "embeddings", "heads", "optimizer")
 """Named scopes of the model and of the training step, by which operations are grouped."""
@@ -14,6 +21,54 @@ PARTS = ("attention", "mlp", "embeddings", "heads", "optimizer")
 LONGEST = 15  # operations that are listed
 WRAPPERS = ("while", "conditional", "call")  # operations whose time is that of others inside
 MATMULS = ("dot", "convolution", "gemm", "matmul", "cudnn", "flash")
+
+
+class Profiler:
+    """Traces some steps of a run; the first process writes `summary.txt` beside the trace and prints it.
+
+    Args:
+      folder: Gets both.
+      program: What is run.
+      record: Of the run; steps in flight are waited for at both ends.
+      first: Step before which tracing starts.
+      steps: How many; 0 traces none.
+    """
+
+    def __init__(self, folder: Path, program: Program, record: Record, *, first: int, steps: int):
+        self._folder, self._program, self._record = folder, program, record
+        self._first, self._last = (first, first + steps) if steps else (-1, -1)
+        self._began: tuple[int, float, float] | None = None  # step, time and input wait when tracing started
+        self._step = 0
+
+    def __enter__(self) -> "Profiler":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._began is not None and kind is None:  # fewer steps were left than asked for
+            self._stop(self._step + 1)
+
+    def before(self, step: int) -> None:
+        """Is told before step number `step` (from 0) starts."""
+        self._step = step
+        if step == self._first:
+            self._record.flush()
+            jax.profiler.start_trace(str(self._folder))
+            self._began = step, time.perf_counter(), self._record.waited
+        elif step == self._last and self._began is not None:
+            self._stop(step)
+
+    def _stop(self, step: int) -> None:
+        assert self._began is not None
+        self._record.flush()
+        (first, since, waited), self._began = self._began, None
+        seconds, waited = time.perf_counter() - since, self._record.waited - waited
+        jax.profiler.stop_trace()
+        if is_first():
+            program = instructions(self._program.compiled.as_text() or "")
+            text = summary(durations(self._folder), program, steps=step - first, seconds=seconds, input_wait=waited)
+            with new_file(self._folder / "summary.txt") as file:
+                file.write_text(text)
+            say(f"{text}profile -> {self._folder}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,8 +163,8 @@ def summary(
     parts = _sums((program[name].part, time) for name, time in known.items())
     lines += [f"{name:<24}{_share(parts.get(name, 0.0), total)}" for name in (*PARTS, "other")]
     lines += ["", f"{'ms a step':>10}  {'share':>6}  operation"]
-    for name, time in sorted(known.items(), key=lambda item: -item[1])[:LONGEST]:
-        lines.append(f"{1e3 * time / steps:>10.3f}  {_share(time, total)}  {name}  {program[name].scope}")
+    for name, took in sorted(known.items(), key=lambda item: -item[1])[:LONGEST]:
+        lines.append(f"{1e3 * took / steps:>10.3f}  {_share(took, total)}  {name}  {program[name].scope}")
     return "\n".join(lines) + "\n"
 
 

@@ -33,6 +33,7 @@ class Record(contextlib.ExitStack):
 
     Attributes:
       last: The last regular log entry.
+      waited: Seconds that the data kept the host waiting.
     """
 
     def __init__(self, program: Program, folder: Path, *, start: int, clock: Clock, config: Mapping[str, Any]):
@@ -55,6 +56,7 @@ class Record(contextlib.ExitStack):
         self._flying: deque[tuple[int, jax.Array]] = deque()
         self._ended = start
         self._broken = 0  # steps since the last entry that were not finite
+        self.waited = 0.0
         self._waited = 0.0  # seconds since the last entry that the data kept the host waiting
         self._measured = (start, clock.seconds)  # step and time of the last entry
 
@@ -63,7 +65,8 @@ class Record(contextlib.ExitStack):
         """Takes the time that the host waits for data."""
         began = time.perf_counter()
         yield
-        self._waited += time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        self.waited, self._waited = self.waited + seconds, self._waited + seconds
 
     def started(self, step: int, window: jax.Array) -> int:
         """Takes note that step number `step` (from 1) is under way.
@@ -90,7 +93,7 @@ class Record(contextlib.ExitStack):
 
     def _finish(self) -> None:
         step, window = self._flying.popleft()
-        rows = dict(zip(self._program.metrics, np.asarray(window, np.float64)))
+        rows: dict[str, np.ndarray] = dict(zip(self._program.metrics, np.asarray(window, np.float64)))
         self._ended = step
         fit, note = self._program.config, ""
         regular = step % fit.log_every == 0 or step == fit.steps

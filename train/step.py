@@ -93,7 +93,7 @@ class Program:
         self.abstract = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self._shardings
         )
-        self._jit = jax.jit(
+        self._jitted = jax.jit(
             self._step,
             donate_argnums=0,
             in_shardings=(self._shardings, self._batch_sharding),
@@ -133,18 +133,23 @@ class Program:
         Returns:
           The next state, and a copy of its `window` that outlives it.
         """
-        state, window = self._jit(state, batch)
-        if self._jit._cache_size() > 1:  # pyright: ignore[reportAttributeAccessIssue]
+        try:
+            return self.compiled(state, batch)
+        except TypeError as error:
             shapes = [f"{leaf.dtype}{list(leaf.shape)}" for leaf in jax.tree.leaves(batch)]
             raise RuntimeError(
-                f"internal error: the training step was compiled twice; batches differ in shape: {shapes}"
-            )
-        return state, window
+                f"internal error: the training step was compiled for other shapes than those of this batch: {shapes}"
+            ) from error
+
+    @functools.cached_property
+    def compiled(self) -> jax.stages.Compiled:
+        """The step, compiled once for one set of shapes."""
+        return self.lower().compile()
 
     def lower(self) -> jax.stages.Lowered:
         """Lowers the step for its devices, of which none needs to be there."""
         place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._batch_sharding)  # noqa: E731
-        return self._jit.lower(self.abstract, jax.tree.map(place, self._example()))
+        return self._jitted.lower(self.abstract, jax.tree.map(place, self._example()))
 
     def _module(self, key: Array) -> tuple[Arrays, Arrays]:
         return self.layout.split(self.task.init(key))
@@ -197,11 +202,12 @@ class Program:
     def _step(self, state: TrainState, batch: Any) -> tuple[TrainState, Float[Array, "metrics 2"]]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         grads, rest, loss, rows = self._accumulated(state.params, state.rest, batch, key)
-        norm = optax.global_norm(grads)
-        updates, optimizer = self._optimizer.update(grads, state.optimizer, state.params)
-        params: Any = optax.apply_updates(state.params, updates)
-        decay = jnp.minimum(self.config.ema, (1 + state.step) / (10 + state.step))
-        ema = {name: decay * mean + (1 - decay) * params[name] for name, mean in state.ema.items()}
+        with jax.named_scope("optimizer"):
+            norm = optax.global_norm(grads)
+            updates, optimizer = self._optimizer.update(grads, state.optimizer, state.params)
+            params: Any = optax.apply_updates(state.params, updates)
+            decay = jnp.minimum(self.config.ema, (1 + state.step) / (10 + state.step))
+            ema = {name: decay * mean + (1 - decay) * params[name] for name, mean in state.ema.items()}
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         after = (params, rest, optimizer, ema)
         own = jnp.array([[loss, 1], [norm, 1]], jnp.float32)

@@ -56,4 +56,4 @@ class Watchdog:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}: {waited:.0f} s since step {done}\n")
             file.flush()
             faulthandler.dump_traceback(file, all_threads=True)
-        faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
+        faulthandler.dump_traceback(sys.stderr, all_threads=True)

@@ -22,6 +22,8 @@ COMMANDS = {
     "train": ("train", "CONFIG: train the any-to-any model, or resume it"),
     "inspect": ("ahead", "CONFIG --shardings [--target NAME]: where each parameter lies on the devices"),
     "compile": ("ahead", "CONFIG --target v5p-256|2xv5e-256|8xH100: does the training step fit, what does it send"),
+    "bench train": ("bench", "CONFIG: speed of the training step on this machine's devices"),
+    "bench data": ("bench", "CONFIG: speed of the input"),
     "sample": ("sample", "--given FIELD=FILE_OR_TEXT --to NAMES --out DIR [--model DIR]: generate any from any"),
     "embed": ("embed", "FILES --model DIR --out FILE.npz: features of the encoder"),
     "import 4m": ("interop", "FILE ... --out DIR: a 4M model and its tokenizers as folders of mmtok"),
@@ -76,7 +78,7 @@ def _command(words: list[str]) -> tuple[str, list[str]]:
         if name in COMMANDS:
             return name, words[count:]
     raise unknown(
-        "command", " ".join(words[:2]) if words[0] in ("tokenizer", "import", "export") else words[0], COMMANDS
+        "command", " ".join(words[:2]) if words[0] in ("tokenizer", "bench", "import", "export") else words[0], COMMANDS
     )
 
 

@@ -20,12 +20,14 @@ class Options:
       coordinator: HOST:PORT of process 0, given to every process.
       processes: How many there are.
       process: Number of this one, from 0.
+      profile: Steps to trace for xprof and TensorBoard, with a summary of where their time goes; 0: none.
     """
 
     project: ProjectOption
     coordinator: str = ""
     processes: int = 1
     process: int = 0
+    profile: int = 0
 
 
 def run(command: str, arguments: Sequence[str]) -> None:
@@ -37,6 +39,6 @@ def run(command: str, arguments: Sequence[str]) -> None:
             " several processes need all three, with processes above 1 and process from 0 to processes - 1"
         )
     start((options.coordinator, options.processes, options.process) if options.coordinator else None)
-    folder = train_project(options.project)
+    folder = train_project(options.project, profile=options.profile)
     if is_first():
         say(f"model -> {folder}")

@@ -10,7 +10,7 @@ from mmtok.modality import Modality, by_name
 from mmtok.model.config import ModelConfig
 from mmtok.model.tables import Members, row_offsets
 
-FREE = ("dtype", "remat")  # settings that change no parameter
+FREE = ("dtype", "remat", "attention")  # settings that change no parameter
 SAME = ("kind", "shape", "codes", "channels", "learned_positions")  # of a modality that both models have
 SPLIT = {
     "embeddings.modality",

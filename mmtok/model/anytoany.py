@@ -21,6 +21,12 @@ from mmtok.model.heads import Head, cross_entropy
 from mmtok.model.incremental import Memory, advance, begin
 from mmtok.model.layers import LayerNorm, Linear
 
+FLOP_RULE = (
+    "6 per parameter and token in the dense layers of encoder and decoder; 12 per pair of slots and unit of width in"
+    " attention, masked or not; 6 x dim x vocabulary per target and code in the heads, targets spread evenly over the"
+    " modalities"
+)
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -140,15 +146,16 @@ class AnyToAny(nnx.Module):
         """
         hidden = self.decode(batch.decoder, self.encode(batch.encoder))
         targets = jnp.asarray(batch.targets)
-        totals, counts = cross_entropy(
-            hidden.reshape(-1, hidden.shape[-1]),
-            self.embeddings.tokens.outputs,
-            targets.reshape(-1, targets.shape[-1]),
-            jnp.asarray(batch.decoder.modality).reshape(-1),
-            jnp.asarray(batch.decoder.valid).reshape(-1),
-            heads=self.heads,
-            dtype=self.config.dtype,
-        )
+        with jax.named_scope("heads"):
+            totals, counts = cross_entropy(
+                hidden.reshape(-1, hidden.shape[-1]),
+                self.embeddings.tokens.outputs,
+                targets.reshape(-1, targets.shape[-1]),
+                jnp.asarray(batch.decoder.modality).reshape(-1),
+                jnp.asarray(batch.decoder.valid).reshape(-1),
+                heads=self.heads,
+                dtype=self.config.dtype,
+            )
         return {
             item.name: Mean(totals[index], counts[index])
             for index, item in enumerate(self.modalities)
@@ -166,19 +173,20 @@ class AnyToAny(nnx.Module):
             for code in range(item.codes)
         )
 
-    def flops(self, batch_size: int, encoder_slots: int, decoder_slots: int) -> float:
-        """Returns the floating-point operations of one training step (forward and backward) on a full batch.
+    def flops(self, batch_size: int, encoder_slots: int, decoder_slots: int) -> dict[str, float]:
+        """Returns the floating-point operations of one training step (forward and backward) on a full batch, by part.
 
-        Counts what the model needs: 6 per parameter and token for dense layers, 12 per pair of slots and unit of
-        width for attention (all pairs, masked or not), 6 * dim * vocabulary per target and code, with the targets
-        spread evenly over the modalities. Embedding look-ups, norms and recomputation do not count.
+        Counts what the model needs, as `FLOP_RULE` says; look-ups, norms and recomputation do not count.
         """
         c = self.config
         n, m, width = encoder_slots + c.registers, decoder_slots, c.heads * c.head_dim
         projection, mlp = c.dim * width, (3 if c.gated else 2) * c.dim * c.mlp_hidden
-        encoder = c.encoder_depth * (6 * n * (4 * projection + mlp) + 12 * n * n * width)
-        own = 6 * m * (4 * projection + mlp) + 12 * m * m * width
-        cross = 6 * (2 * m + 2 * n) * projection + 12 * m * n * width
         targets = [item for item in self.modalities if item.is_target]
-        heads = 6 * m * c.dim * sum(item.codes * item.vocab_size for item in targets) / len(targets)
-        return float(batch_size * (encoder + 6 * n * c.dim**2 + c.decoder_depth * (own + cross) + heads))
+        vocabulary = sum(item.codes * item.vocab_size for item in targets) / len(targets)
+        parts = {
+            "encoder": 6 * n * (c.encoder_depth * (4 * projection + mlp) + c.dim**2),
+            "decoder": 6 * c.decoder_depth * (m * (6 * projection + mlp) + n * 2 * projection),
+            "attention": 12 * width * (c.encoder_depth * n * n + c.decoder_depth * (m * m + m * n)),
+            "heads": 6 * m * c.dim * vocabulary,
+        }
+        return {name: float(batch_size * count) for name, count in parts.items()}

@@ -43,6 +43,7 @@ class ModelConfig:
       dtype: Of matrix products; parameters, residual stream, norms, softmax and losses stay float32.
       remat: What the backward pass computes again: `none`, `full` (each whole block) or `dots` (all of a block but its
         matrix products with parameters).
+      attention: `plain`, or fused: `cudnn` (GPUs) or `splash` (TPUs); `auto` takes cuDNN's where it can be had.
     """
 
     dim: int
@@ -66,6 +67,7 @@ class ModelConfig:
     tie: Tie = "none"
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Remat = "none"
+    attention: Literal["auto", "plain", "cudnn", "splash"] = "auto"
 
     def __post_init__(self) -> None:
         for name in ("dim", "encoder_depth", "decoder_depth", "heads", "head_dim", "mlp_hidden"):

@@ -57,6 +57,7 @@ class Embeddings(nnx.Module):
         self.dim = config.dim
         self.temperature = config.position_temperature
 
+    @jax.named_scope("embeddings")
     def encode(self, slots: EncoderSlots) -> tuple[Float[Array, "B N D"], Float[Array, "B N D"]]:
         """Returns (content, place) of the encoder's slots, float32; both are 0 at padding."""
         ids, modality = jnp.asarray(slots.ids), jnp.asarray(slots.modality)
@@ -71,6 +72,7 @@ class Embeddings(nnx.Module):
         place = self._place(modality, jnp.asarray(slots.position), self.modality, self.encoder_position)
         return content * valid, place * valid
 
+    @jax.named_scope("embeddings")
     def decode(self, slots: DecoderSlots) -> Float[Array, "B M D"]:
         """Returns the decoder's input, float32: token before the target in sequences, mask token on grids."""
         ids, modality = jnp.asarray(slots.ids), jnp.asarray(slots.modality)

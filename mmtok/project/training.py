@@ -23,10 +23,14 @@ from mmtok.train.loop import fit
 from mmtok.train.processes import is_first, wait_for_all
 
 
-def train_project(project: Project) -> Path:
+def train_project(project: Project, *, profile: int = 0) -> Path:
     """Trains the model, or resumes it, and writes it with copies of its tokenizers.
 
     Of several processes (`mmtok.train.processes`), all call this; they need to see the same files.
+
+    Args:
+      project: What to train.
+      profile: Steps to trace, see `mmtok.train.loop.fit`.
 
     Returns:
       The folder of the finished model.
@@ -57,7 +61,7 @@ def train_project(project: Project) -> Path:
         loss=project.loss,
     )
     start = None if initial is None else lambda fresh: initial.start(fresh, project.model, modalities)
-    result = fit(task, project.fit, project.model_folder, start_from=start)
+    result = fit(task, project.fit, project.model_folder, start_from=start, profile=profile)
     if is_first():
         _write(project, result.ema_module if result.ema_module is not None else result.module, tokenizers, initial)
     wait_for_all("the model is written")

@@ -70,7 +70,7 @@ class ToyTask:
         return {"x": x, "y": np.sin(x[:, :2])}
 
 
-def parameters(result) -> dict[str, np.ndarray]:
+def parameters(result) -> dict[str, Any]:
     parts = {"model": result.module, "ema": result.ema_module}
     return {
         f"{part}.{name}": np.asarray(getattr(module, name)[...])

@@ -22,6 +22,7 @@ from mmtok.modality import Modality, Vocabulary
 from mmtok.model import sized
 from mmtok.train.anytoany import AnyToAnyTask
 from mmtok.train.checkpoints import digest
+from mmtok.train.collectives import collectives
 from mmtok.train.config import FitConfig, MeshConfig, OptimizerConfig
 from mmtok.train.loop import fit
 from mmtok.train.step import Program
@@ -66,7 +67,7 @@ class ToyTask:
 def any_to_any() -> AnyToAnyTask:
     modalities = tuple(Modality(name=n, kind="grid", shape=(4, 4), vocabulary=Vocabulary(size=32)) for n in "ab")
     return AnyToAnyTask(
-        sized("nano", dim=32, heads=2, head_dim=16, mlp_hidden=64, encoder_depth=1, decoder_depth=2),
+        sized("nano", dim=32, heads=2, head_dim=16, mlp_hidden=64, encoder_depth=1, decoder_depth=1),
         modalities,
         batches=GridBatches(),
         entropies={"a": 3.0, "b": 3.0},
@@ -156,6 +157,19 @@ def check_resume_on_another_mesh(folder):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
+def check_what_is_sent():
+    """Split over eight devices, no table is gathered, nor its gradient summed, as a whole."""
+    task = any_to_any()
+    for mesh in (MESHES[1], MESHES[3]):
+        program = Program(task, config(mesh))
+        sent = collectives(program.lower().compile().as_text())
+        tables = [item for name, item in program.layout.params.items() if ".tokens." in name]
+        least = 4 * min(item.size for item in tables)
+        assert {item.kind for item in sent} >= {"all-gather", "reduce-scatter", "all-to-all"}
+        for item in sent:
+            assert item.bytes < least, item
+
+
 def test_eight_devices_agree_with_one():
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=500)
@@ -169,5 +183,6 @@ if __name__ == "__main__":
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         check_against_one_device(ToyTask())
         check_resume_on_another_mesh(Path(temporary) / "run")
-        check_against_one_device(any_to_any(), MESHES)
+        check_against_one_device(any_to_any())
+        check_what_is_sent()
     print(jax.device_count(), "devices checked")

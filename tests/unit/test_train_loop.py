@@ -255,7 +255,7 @@ def test_another_config_is_refused_but_logging_may_change(tmp_path):
 
 
 def test_batches_of_another_shape_are_an_internal_error(tmp_path):
-    with pytest.raises(RuntimeError, match=r"compiled twice.*float16\[8, 6\]"):
+    with pytest.raises(RuntimeError, match=r"compiled for other shapes.*float16\[8, 6\]"):
         fit(ToyTask(ragged=3), config(), tmp_path)
 
 

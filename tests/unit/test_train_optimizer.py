@@ -106,3 +106,26 @@ def test_adamw_with_clipping_against_numpy():
             values[name] = values[name] - 0.1 * (direction + (0.2 * values[name] if name == "kernel" else 0))
     for name, value in values.items():
         np.testing.assert_allclose(params[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16_moments_follow_the_float32_ones():
+    parameters = {"w": Parameter((64, 8), jnp.float32, ("embed", "mlp"))}
+    ends = {}
+    for moments in ("float32", "bfloat16"):
+        config = OptimizerConfig(learning_rate=1e-2, schedule="constant", moments=moments)
+        optimizer = make_optimizer(config, steps=30, parameters=parameters)
+        params: Any = {"w": jnp.ones((64, 8))}
+        state = optimizer.init(params)
+        for step in range(30):
+            gradients = {"w": jax.random.normal(jax.random.key(step), (64, 8)) + 0.5}
+            updates, state = optimizer.update(gradients, state, params)
+            params = optax.apply_updates(params, updates)
+        assert {str(x.dtype) for x in jax.tree.leaves(state) if x.ndim} == {moments}
+        ends[moments] = np.asarray(params["w"])
+    moved = np.abs(ends["float32"] - 1).mean()
+    assert np.abs(ends["bfloat16"] - ends["float32"]).max() < 0.02 * moved
+
+
+def test_bfloat16_moments_that_would_stand_still_are_refused():
+    with pytest.raises(MmtokError, match=r"b2 0\.999"):
+        OptimizerConfig(b2=0.999, moments="bfloat16")
