@@ -41,7 +41,7 @@ class AnyToAnyTask:
         entropies: Mapping[str, float] | None = None,
         loss: Literal["modality", "token"] = "modality",
     ):
-        self._config, self._modalities, self._batches = config, modalities, batches
+        self._config, self.modalities, self._batches = config, modalities, batches
         self._code_vectors, self._entropies, self._loss = code_vectors, entropies or {}, loss
         first = batches(0, np.arange(1))  # read now: damaged data are to be found before anything is compiled
         self._sizes = batches.batch_size, first.encoder.valid.shape[1], first.decoder.valid.shape[1]
@@ -54,7 +54,7 @@ class AnyToAnyTask:
     @property
     def config(self) -> Any:
         """Model, modalities and loss."""
-        return {"model": self._config, "modalities": {m.name: m for m in self._modalities}, "loss": self._loss}
+        return {"model": self._config, "modalities": {m.name: m for m in self.modalities}, "loss": self._loss}
 
     @property
     def flops_per_step(self) -> float:
@@ -74,7 +74,7 @@ class AnyToAnyTask:
 
     def init(self, key: Array) -> AnyToAny:
         """Makes the model."""
-        return AnyToAny(self._config, self._modalities, rngs=nnx.Rngs(key), code_vectors=self._code_vectors)
+        return AnyToAny(self._config, self.modalities, rngs=nnx.Rngs(key), code_vectors=self._code_vectors)
 
     def loss(self, module: AnyToAny, batch: MaskedBatch, key: Array) -> tuple[Float[Array, ""], dict[str, Mean]]:
         """Computes the total loss, and per modality `loss/NAME` and `entropy/NAME`; `fill/...` of both budgets."""

@@ -1,7 +1,6 @@
 """A thread that speaks up when a run hangs."""
 
 import faulthandler
-import sys
 import threading
 import time
 from pathlib import Path
@@ -56,4 +55,3 @@ class Watchdog:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}: {waited:.0f} s since step {done}\n")
             file.flush()
             faulthandler.dump_traceback(file, all_threads=True)
-        faulthandler.dump_traceback(sys.stderr, all_threads=True)
