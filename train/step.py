@@ -93,8 +93,9 @@ class Program:
         self.abstract = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self._shardings
         )
+        self._example_leaves, structure = jax.tree.flatten(batch)
         self._jitted = jax.jit(
-            self._step,
+            lambda state, leaves: self._step(state, structure.unflatten(leaves)),
             donate_argnums=0,
             in_shardings=(self._shardings, self._batch_sharding),
             out_shardings=(self._shardings, NamedSharding(self.mesh, PartitionSpec())),
@@ -134,7 +135,7 @@ class Program:
           The next state, and a copy of its `window` that outlives it.
         """
         try:
-            return self.compiled(state, batch)
+            return self.compiled(state, jax.tree.leaves(batch))
         except TypeError as error:
             shapes = [f"{leaf.dtype}{list(leaf.shape)}" for leaf in jax.tree.leaves(batch)]
             raise RuntimeError(
@@ -148,7 +149,7 @@ class Program:
 
     def lower(self) -> jax.stages.Lowered:
         """Lowers the step for its devices, of which none needs to be there."""
-        return self._jitted.lower(self.abstract, self._example())
+        return self._jitted.lower(self.abstract, self._example_leaves)
 
     def _module(self, key: Array) -> tuple[Arrays, Arrays]:
         return self.layout.split(self.task.init(key))
