@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -16,7 +17,7 @@ from mmtok.errors import MmtokError
 from mmtok.interop.fourm.tokenizer_config import tokenizer_config
 from mmtok.interop.fourm.tokenizers import export_tokenizer, import_tokenizer
 from mmtok.tokenizers.artifact import create
-from mmtok.tokenizers.diffusion import NoiseConfig
+from mmtok.tokenizers.diffusion import NoiseConfig, advance, steps
 from mmtok.tokenizers.images import ImageConfig
 from mmtok.tokenizers.networks.mlp import MLPConfig
 from mmtok.tokenizers.quantizers import MemcodesConfig
@@ -26,9 +27,6 @@ pytestmark = pytest.mark.usefixtures("compile_lightly")
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
-# One unit in the last place of its input moves this network's output by several percent, in float64 just as in float32:
-# with the weights of this case its attention is all but one-hot. The reference itself is 0.066 from the exact result.
-ILL_CONDITIONED = {"divae_uvit_v_shifted": 0.1}
 
 
 def oracle(shared: Path, case: str) -> tuple[dict, dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -45,15 +43,27 @@ def imported(tensors: dict[str, np.ndarray], config: dict, **options: Any) -> An
     return import_tokenizer(tensors, config, name="x", source="x", **options)
 
 
-def call(module: Any, method: Any, *inputs: Any) -> Any:
+def compiled(module: Any, method: Any) -> Any:
     graph, state = nnx.split(module)
-    return jax.jit(lambda state, *inputs: method(nnx.merge(graph, state), *inputs))(state, *inputs)
+    run = jax.jit(lambda state, *inputs: method(nnx.merge(graph, state), *inputs))
+    return lambda *inputs: run(state, *inputs)
+
+
+def call(module: Any, method: Any, *inputs: Any) -> Any:
+    return compiled(module, method)(*inputs)
 
 
 def relative(got: Any, want: np.ndarray) -> float:
     """Distance of ours, channels last, from theirs, channels first."""
     theirs = np.moveaxis(want, 1, -1).astype(np.float64)
     return float(np.linalg.norm(np.asarray(got, np.float64).reshape(theirs.shape) - theirs) / np.linalg.norm(theirs))
+
+
+def spread(run: Any, x: np.ndarray) -> float:
+    """How far the output moves when each number of x moves by one unit in the last place, up or down at random."""
+    up = np.random.default_rng(0).random(x.shape) < 0.5
+    moved = np.nextafter(x, np.where(up, np.inf, -np.inf).astype(np.float32))
+    return relative(run(moved), np.moveaxis(np.asarray(run(x)), -1, 1))
 
 
 def inputs_of(case: str, config: dict, x: np.ndarray) -> np.ndarray:
@@ -68,6 +78,25 @@ def tokens(module: Any, inputs: Any) -> Any:
     latents = module.latents(inputs)
     ids = module.quantizer.ids(latents)
     return latents, ids, module.quantizer.vectors(ids)
+
+
+def denoising(tokenizer: Any, module: Any, quantized: Any, arrays: dict[str, np.ndarray]) -> tuple[tuple, tuple]:
+    """One pass and a trajectory as functions of the noisy pictures, and what the original made of them."""
+    name = "out/ddim5" if "out/ddim5" in arrays else "out/ddim"
+    noise, times = tokenizer.config.noise, arrays[f"{name}_timesteps"]
+    table = steps(noise, dataclasses.replace(tokenizer.config.sampler, steps=len(times)))
+    np.testing.assert_array_equal(table.time, times)
+    denoise = compiled(module, type(module).denoise)
+
+    def trajectory(x: Any) -> Any:
+        for index, time in enumerate(times):
+            prediction = denoise(x, np.full(len(x), time, np.int32), quantized)
+            row = jax.tree.map(lambda rows, index=index: jnp.asarray(rows[index]), table)
+            x = advance(row, jnp.asarray(x), prediction, clip=noise.clip)
+        return x
+
+    time = arrays["in/timesteps"].astype(np.int32)
+    return (lambda x: denoise(x, time, quantized), arrays["out/denoised"]), (trajectory, arrays[name])
 
 
 @pytest.mark.parametrize(
@@ -88,17 +117,14 @@ def test_4m_is_reproduced_and_written_back(shared: Path, case: str):
     if "out/decoded_every_7th_channel" in arrays:
         decoded = call(module, type(module).decode, ids)
         assert relative(decoded[..., ::7], arrays["out/decoded_every_7th_channel"]) < 1e-4
-    noised = np.moveaxis(arrays["in/noised"], 1, -1) if "in/noised" in arrays else None
-    if "out/ddim5" in arrays:
-        times = arrays["out/ddim5_timesteps"]
-        sampler = dataclasses.replace(tokenizer.config.sampler, steps=len(times))
-        np.testing.assert_array_equal(sampler.times(1000), times)
-        tokenizer = dataclasses.replace(tokenizer, config=dataclasses.replace(tokenizer.config, sampler=sampler))
-        assert relative(call(module, tokenizer.sampled, quantized, noised), arrays["out/ddim5"]) < 1e-4
-    elif noised is not None:
-        time = arrays["in/timesteps"].astype(np.int32)
-        out = call(module, type(module).denoise, noised, time, quantized)
-        assert relative(out, arrays["out/denoised"]) < ILL_CONDITIONED.get(case, 1e-4)
+    if "in/noised" in arrays:
+        noised = np.moveaxis(arrays["in/noised"], 1, -1)
+        for run, want in denoising(tokenizer, module, quantized, arrays):
+            # With its weights the attention of the U-ViT is all but one-hot: the original itself, on one thread instead
+            # of two, gives another 6 % (DDIM: 10 %). Float32 then says no more than that the results are as near to
+            # each other as one of them is to itself; the weights of the next test are moderate.
+            bound = max(1e-4, 2 * spread(run, noised)) if "uvit" in case else 1e-4
+            assert relative(run(noised), want) < bound
 
     again, config = export_tokenizer(tokenizer)
     assert again.keys() == tensors.keys()
@@ -106,6 +132,24 @@ def test_4m_is_reproduced_and_written_back(shared: Path, case: str):
         assert again[name].dtype == tensor.dtype
         np.testing.assert_array_equal(again[name], tensor)
     assert tokenizer_config(config, again, where=case) == tokenizer_config(description["config"], tensors, where=case)
+
+
+def test_uvit_agrees_with_pytorch_where_float32_suffices(shared: Path):
+    """The case `divae_uvit_v_shifted` with the time embedding scaled down to the variance of the other layers.
+
+    The numbers were computed in float64 by a PyTorch program that gives the case itself bit for bit, trajectory
+    included.
+    """
+    description, tensors, arrays = oracle(shared, "divae_uvit_v_shifted")
+    for name, tensor in tensors.items():
+        if "time_emb" in name and tensor.ndim == 2:
+            tensors[name] = tensor * np.float32(2.4 / np.sqrt(tensor.shape[1]))
+    tokenizer = imported(tensors, description["config"])
+    golden = np.load(Path(__file__).parents[1] / "golden" / "uvit_moderate.npz")
+    quantized, noised = (np.moveaxis(arrays[name], 1, -1) for name in ("out/quantized", "in/noised"))
+    (denoise, _), (trajectory, _) = denoising(tokenizer, tokenizer.module(), quantized, arrays)
+    assert relative(denoise(noised)[:, 1::4, 2::4], golden["denoised"]) < 1e-5
+    assert relative(trajectory(noised)[:, 1::4, 2::4], golden["ddim"]) < 1e-5
 
 
 RELEASED = {
