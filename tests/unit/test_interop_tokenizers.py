@@ -29,14 +29,18 @@ MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
-def oracle(shared: Path, case: str) -> tuple[dict, dict[str, np.ndarray], dict[str, np.ndarray]]:
+def checkpoint(shared: Path) -> Any:
     path = shared / "oracle" / "checkpoint.py"
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.load(case)
+    return module
+
+
+def oracle(shared: Path, case: str) -> tuple[dict, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    return checkpoint(shared).load(case)
 
 
 def imported(tensors: dict[str, np.ndarray], config: dict, **options: Any) -> Any:
@@ -152,33 +156,85 @@ def test_uvit_agrees_with_pytorch_where_float32_suffices(shared: Path):
     assert relative(trajectory(noised)[:, 1::4, 2::4], golden["ddim"]) < 1e-5
 
 
+OPTIONS = {
+    "features": {"image_size": 448, "patch_proj": False, "post_mlp": True, "num_codebooks": 2, "n_channels": 48},
+    "mask": {
+        "image_size": 64,
+        "image_size_enc": 48,
+        "image_size_dec": 40,
+        "patch_size": 8,
+        "patch_size_dec": 4,
+        "out_conv": True,
+        "norm_codes": False,
+        "norm_latents": True,
+        "n_channels": 1,
+    },
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_without_a_reference_case_agree_with_pytorch(shared: Path, name: str):
+    """Golden numbers of an independent PyTorch program in float64, with weights as in the reference cases."""
+    golden = np.load(Path(__file__).parents[1] / "golden" / "vq_options.npz")
+    config = {"enc_type": "vit_s_enc", "dec_type": "vit_s_dec", "codebook_size": 256, "latent_dim": 16, **OPTIONS[name]}
+    weight = checkpoint(shared).weight
+    shapes = json.loads(str(golden[f"{name}/shapes"]))
+    tensors = {each: weight(each, tuple(shape)) for each, shape in shapes.items()}
+    tensors["quantize._codebook.initted"] = np.ones(1, np.float32)
+    x = np.moveaxis(golden[f"{name}/x"], 1, -1)
+    module = imported(tensors, config, size=x.shape[1]).module()
+    ids = call(module, type(module).encode, x)
+    np.testing.assert_array_equal(ids, golden[f"{name}/tokens"])
+    decoded = call(module, type(module).decode, ids)
+    assert relative(decoded[:, ::2, 1::2], golden[f"{name}/decoded"]) < 1e-5
+
+
+FEATURES = {"patch_proj": False, "codebook_size": 8192}
+GLOBAL = {
+    "enc_type": "BottleneckMLP/B_6-Wi_1024",
+    "dec_type": "BottleneckMLP/B_6-Wi_1024",
+    "quant_type": "memcodes",
+    "latent_dim": 1024,
+}
 RELEASED = {
-    "VQVAE_CLIP-B16_8k_448": (
-        {"patch_proj": False, "codebook_size": 8192, "n_channels": 512},
-        ("features", 28, 1, 28, "feature"),
-    ),
-    "VQVAE_DINOv2-B14_8k_448": (
-        {"patch_proj": False, "patch_size": 14, "codebook_size": 8192, "n_channels": 768},
-        ("features", 32, 1, 32, "feature"),
-    ),
+    "VQVAE_CLIP-B16_8k_448": (FEATURES, (28, 28, "feature")),
+    "VQVAE_DINOv2-B14_8k_448": ({**FEATURES, "patch_size": 14}, (32, 32, "feature")),
+    "VQVAE_ImageBind-H14_8k_448": ({**FEATURES, "patch_size": 14}, (32, 32, "feature")),
+    "VQVAE_semseg_4k_448": ({"codebook_size": 4096, "n_labels": 134, "n_channels": 64}, (448, 28, "label")),
     "VQVAE_sam_instance_1k_64": (
-        {"image_size": 64, "out_conv": True, "codebook_size": 1024, "latent_dim": 1024, "n_channels": 1},
-        ("mask", 64, 16, 4, "mask"),
+        {"image_size": 64, "out_conv": True, "codebook_size": 1024, "latent_dim": 1024},
+        (64, 4, "mask"),
     ),
+    "VQVAE_human_poses_1k_8": ({**GLOBAL, "codebook_size": 1024, "num_codebooks": 8}, (207, 8, "values")),
+    "VQVAE_DINOv2-global_8k_16": ({**GLOBAL, "codebook_size": 8192, "num_codebooks": 16}, (768, 16, "values")),
+    "DiVAE_rgb_16k_448_unet_patched": ({"dec_type": "unet_patched"}, (448, 28, "rgb")),
+    "DiVAE_depth_8k_448_unet_patched": ({"dec_type": "unet_patched", "codebook_size": 8192}, (448, 28, "array")),
+    "DiVAE_rgb_1k_uvit_b_p4_f16": ({"dec_type": "uvit_b_p4_f16", "codebook_size": 1024}, (448, 28, "rgb")),
 }
 
 
 @pytest.mark.parametrize("name", RELEASED)
-def test_the_released_shapes_are_those_that_the_configuration_asks_for(shared: Path, name: str):
+def test_the_released_tensors_are_those_that_the_configuration_asks_for(shared: Path, name: str):
     listed = json.loads((shared / "spec" / "statedicts.json").read_text())[name]
     tensors = {key: np.broadcast_to(np.float32(1), shape) for key, (shape, _) in listed.items()}
-    changes, (values, size, patch, grid, show) = RELEASED[name]
+    changes, expected = RELEASED[name]
     config = {"image_size": 448, "post_mlp": True, "dec_type": "vit_b_dec", "training_argument": 1, **changes}
-    tokenizer = imported(tensors, config)
-    encoder = tokenizer.config.encoder
-    assert (encoder.units.values, encoder.size, encoder.patch, encoder.network.grid) == (values, size, patch, grid)
-    assert tokenizer.config.show == show
-    assert imported(tensors, config, size=size // 2).modality.shape == (size // patch // 2,) * 2
+    settings = tokenizer_config(config, tensors, where=name)
+    modality = create(name="x", source="x", config=settings).modality
+    if isinstance(settings, VectorConfig):
+        assert (settings.length, modality.size, modality.show) == expected
+    else:
+        encoder = settings.encoder
+        assert (encoder.size, encoder.network.grid, modality.show) == expected
+        assert modality.shape == (encoder.network.grid,) * 2
+        half = tokenizer_config(config, tensors, where=name, size=encoder.size // 2)
+        assert create(name="x", source="x", config=half).modality.shape == (encoder.network.grid // 2,) * 2
+    # without this one nothing is copied, and all that is wrong is listed
+    del tensors["quant_proj.weight"]
+    with pytest.raises(
+        MmtokError, match=r"not the tensors that its configuration asks for: missing quant_proj\.weight$"
+    ):
+        imported(tensors, config)
 
 
 POSES = {
