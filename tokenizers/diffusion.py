@@ -253,11 +253,11 @@ def _shifted_cosine(count: int, shift: float) -> Float32[np.ndarray, " T"]:
 
 
 def _line(first: float, last: float, count: int) -> Float32[np.ndarray, " T"]:
-    """Evenly spaced numbers in float32, from both ends towards the middle."""
-    step = np.float32((np.float32(last) - np.float32(first)) / np.float32(count - 1))
-    index = np.arange(count, dtype=np.float32)
-    lower, upper = np.float32(first) + step * index, np.float32(last) - step * index[::-1]
-    return np.where(index < count // 2, lower, upper)
+    """Evenly spaced numbers in float32, from both ends towards the middle; each is rounded once."""
+    ends = np.array([first, last], np.float32).astype(np.float64)
+    step = np.float64(np.float32(np.float32(ends[1] - ends[0]) / np.float32(count - 1)))
+    index = np.arange(count)
+    return np.where(index < count // 2, ends[0] + step * index, ends[1] - step * index[::-1]).astype(np.float32)
 
 
 def _sigmoid(x: Float32[np.ndarray, " T"]) -> Float32[np.ndarray, " T"]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -16,7 +17,7 @@ from mmtok.errors import MmtokError
 from mmtok.interop.fourm.tokenizer_config import tokenizer_config
 from mmtok.interop.fourm.tokenizers import export_tokenizer, import_tokenizer
 from mmtok.tokenizers.artifact import create
-from mmtok.tokenizers.diffusion import NoiseConfig
+from mmtok.tokenizers.diffusion import NoiseConfig, advance, steps
 from mmtok.tokenizers.images import ImageConfig
 from mmtok.tokenizers.networks.mlp import MLPConfig
 from mmtok.tokenizers.quantizers import MemcodesConfig
@@ -26,34 +27,46 @@ pytestmark = pytest.mark.usefixtures("compile_lightly")
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
-# One unit in the last place of its input moves this network's output by several percent, in float64 just as in float32:
-# with the weights of this case its attention is all but one-hot. The reference itself is 0.066 from the exact result.
-ILL_CONDITIONED = {"divae_uvit_v_shifted": 0.1}
 
 
-def oracle(shared: Path, case: str) -> tuple[dict, dict[str, np.ndarray], dict[str, np.ndarray]]:
+def checkpoint(shared: Path) -> Any:
     path = shared / "oracle" / "checkpoint.py"
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.load(case)
+    return module
+
+
+def oracle(shared: Path, case: str) -> tuple[dict, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    return checkpoint(shared).load(case)
 
 
 def imported(tensors: dict[str, np.ndarray], config: dict, **options: Any) -> Any:
     return import_tokenizer(tensors, config, name="x", source="x", **options)
 
 
-def call(module: Any, method: Any, *inputs: Any) -> Any:
+def compiled(module: Any, method: Any) -> Any:
     graph, state = nnx.split(module)
-    return jax.jit(lambda state, *inputs: method(nnx.merge(graph, state), *inputs))(state, *inputs)
+    run = jax.jit(lambda state, *inputs: method(nnx.merge(graph, state), *inputs))
+    return lambda *inputs: run(state, *inputs)
+
+
+def call(module: Any, method: Any, *inputs: Any) -> Any:
+    return compiled(module, method)(*inputs)
 
 
 def relative(got: Any, want: np.ndarray) -> float:
     """Distance of ours, channels last, from theirs, channels first."""
     theirs = np.moveaxis(want, 1, -1).astype(np.float64)
     return float(np.linalg.norm(np.asarray(got, np.float64).reshape(theirs.shape) - theirs) / np.linalg.norm(theirs))
+
+
+def nudged(x: np.ndarray) -> np.ndarray:
+    """Each number moved by one unit in the last place, up or down at random."""
+    up = np.random.default_rng(0).random(x.shape) < 0.5
+    return np.nextafter(x, np.where(up, np.inf, -np.inf).astype(np.float32))
 
 
 def inputs_of(case: str, config: dict, x: np.ndarray) -> np.ndarray:
@@ -68,6 +81,25 @@ def tokens(module: Any, inputs: Any) -> Any:
     latents = module.latents(inputs)
     ids = module.quantizer.ids(latents)
     return latents, ids, module.quantizer.vectors(ids)
+
+
+def denoising(tokenizer: Any, module: Any, quantized: Any, arrays: dict[str, np.ndarray]) -> tuple[tuple, tuple]:
+    """One pass and a trajectory as functions of the noisy pictures, and what the original made of them."""
+    name = "out/ddim5" if "out/ddim5" in arrays else "out/ddim"
+    noise, times = tokenizer.config.noise, arrays[f"{name}_timesteps"]
+    table = steps(noise, dataclasses.replace(tokenizer.config.sampler, steps=len(times)))
+    np.testing.assert_array_equal(table.time, times)
+    denoise = compiled(module, type(module).denoise)
+
+    def trajectory(x: Any) -> Any:
+        for index, time in enumerate(times):
+            prediction = denoise(x, np.full(len(x), time, np.int32), quantized)
+            row = jax.tree.map(lambda rows, index=index: jnp.asarray(rows[index]), table)
+            x = advance(row, jnp.asarray(x), prediction, clip=noise.clip)
+        return x
+
+    time = arrays["in/timesteps"].astype(np.int32)
+    return (lambda x: denoise(x, time, quantized), arrays["out/denoised"]), (trajectory, arrays[name])
 
 
 @pytest.mark.parametrize(
@@ -88,17 +120,16 @@ def test_4m_is_reproduced_and_written_back(shared: Path, case: str):
     if "out/decoded_every_7th_channel" in arrays:
         decoded = call(module, type(module).decode, ids)
         assert relative(decoded[..., ::7], arrays["out/decoded_every_7th_channel"]) < 1e-4
-    noised = np.moveaxis(arrays["in/noised"], 1, -1) if "in/noised" in arrays else None
-    if "out/ddim5" in arrays:
-        times = arrays["out/ddim5_timesteps"]
-        sampler = dataclasses.replace(tokenizer.config.sampler, steps=len(times))
-        np.testing.assert_array_equal(sampler.times(1000), times)
-        tokenizer = dataclasses.replace(tokenizer, config=dataclasses.replace(tokenizer.config, sampler=sampler))
-        assert relative(call(module, tokenizer.sampled, quantized, noised), arrays["out/ddim5"]) < 1e-4
-    elif noised is not None:
-        time = arrays["in/timesteps"].astype(np.int32)
-        out = call(module, type(module).denoise, noised, time, quantized)
-        assert relative(out, arrays["out/denoised"]) < ILL_CONDITIONED.get(case, 1e-4)
+    if "in/noised" in arrays:
+        noised = np.moveaxis(arrays["in/noised"], 1, -1)
+        for run, want in denoising(tokenizer, module, quantized, arrays):
+            got, bound = np.asarray(run(noised)), 1e-4
+            if "uvit" in case:
+                # With these weights its attention is all but one-hot: the original itself, on one thread instead of
+                # two, gives another 6 % (DDIM: 10 %). Float32 says no more than that ours is about as near to it as to
+                # itself; the next test has moderate weights.
+                bound = max(bound, 2 * relative(run(nudged(noised)), np.moveaxis(got, -1, 1)))
+            assert relative(got, want) < bound
 
     again, config = export_tokenizer(tokenizer)
     assert again.keys() == tensors.keys()
@@ -108,33 +139,103 @@ def test_4m_is_reproduced_and_written_back(shared: Path, case: str):
     assert tokenizer_config(config, again, where=case) == tokenizer_config(description["config"], tensors, where=case)
 
 
+def test_uvit_agrees_with_pytorch_where_float32_suffices(shared: Path):
+    """The case `divae_uvit_v_shifted` with the time embedding scaled down to the variance of the other layers.
+
+    The numbers were computed in float64 by a PyTorch program that gives the case itself bit for bit, trajectory
+    included.
+    """
+    description, tensors, arrays = oracle(shared, "divae_uvit_v_shifted")
+    for name, tensor in tensors.items():
+        if "time_emb" in name and tensor.ndim == 2:
+            tensors[name] = tensor * np.float32(2.4 / np.sqrt(tensor.shape[1]))
+    tokenizer = imported(tensors, description["config"])
+    golden = np.load(Path(__file__).parents[1] / "golden" / "uvit_moderate.npz")
+    quantized, noised = (np.moveaxis(arrays[name], 1, -1) for name in ("out/quantized", "in/noised"))
+    (denoise, _), (trajectory, _) = denoising(tokenizer, tokenizer.module(), quantized, arrays)
+    assert relative(denoise(noised)[:, 1::4, 2::4], golden["denoised"]) < 1e-5
+    assert relative(trajectory(noised)[:, 1::4, 2::4], golden["ddim"]) < 1e-5
+
+
+OPTIONS = {
+    "features": {"image_size": 448, "patch_proj": False, "post_mlp": True, "num_codebooks": 2, "n_channels": 48},
+    "mask": {
+        "image_size": 64,
+        "image_size_enc": 48,
+        "image_size_dec": 40,
+        "patch_size": 8,
+        "patch_size_dec": 4,
+        "out_conv": True,
+        "norm_codes": False,
+        "norm_latents": True,
+        "n_channels": 1,
+    },
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_without_a_reference_case_agree_with_pytorch(shared: Path, name: str):
+    """Golden numbers of an independent PyTorch program in float64, with weights as in the reference cases."""
+    golden = np.load(Path(__file__).parents[1] / "golden" / "vq_options.npz")
+    config = {"enc_type": "vit_s_enc", "dec_type": "vit_s_dec", "codebook_size": 256, "latent_dim": 16, **OPTIONS[name]}
+    weight = checkpoint(shared).weight
+    shapes = json.loads(str(golden[f"{name}/shapes"]))
+    tensors = {each: weight(each, tuple(shape)) for each, shape in shapes.items()}
+    tensors["quantize._codebook.initted"] = np.ones(1, np.float32)
+    x = np.moveaxis(golden[f"{name}/x"], 1, -1)
+    module = imported(tensors, config, size=x.shape[1]).module()
+    ids = call(module, type(module).encode, x)
+    np.testing.assert_array_equal(ids, golden[f"{name}/tokens"])
+    decoded = call(module, type(module).decode, ids)
+    assert relative(decoded[:, ::2, 1::2], golden[f"{name}/decoded"]) < 1e-5
+
+
+FEATURES = {"patch_proj": False, "codebook_size": 8192}
+GLOBAL = {
+    "enc_type": "BottleneckMLP/B_6-Wi_1024",
+    "dec_type": "BottleneckMLP/B_6-Wi_1024",
+    "quant_type": "memcodes",
+    "latent_dim": 1024,
+}
 RELEASED = {
-    "VQVAE_CLIP-B16_8k_448": (
-        {"patch_proj": False, "codebook_size": 8192, "n_channels": 512},
-        ("features", 28, 1, 28, "feature"),
-    ),
-    "VQVAE_DINOv2-B14_8k_448": (
-        {"patch_proj": False, "patch_size": 14, "codebook_size": 8192, "n_channels": 768},
-        ("features", 32, 1, 32, "feature"),
-    ),
+    "VQVAE_CLIP-B16_8k_448": (FEATURES, (28, 28, "feature")),
+    "VQVAE_DINOv2-B14_8k_448": ({**FEATURES, "patch_size": 14}, (32, 32, "feature")),
+    "VQVAE_ImageBind-H14_8k_448": ({**FEATURES, "patch_size": 14}, (32, 32, "feature")),
+    "VQVAE_semseg_4k_448": ({"codebook_size": 4096, "n_labels": 134, "n_channels": 64}, (448, 28, "label")),
     "VQVAE_sam_instance_1k_64": (
-        {"image_size": 64, "out_conv": True, "codebook_size": 1024, "latent_dim": 1024, "n_channels": 1},
-        ("mask", 64, 16, 4, "mask"),
+        {"image_size": 64, "out_conv": True, "codebook_size": 1024, "latent_dim": 1024},
+        (64, 4, "mask"),
     ),
+    "VQVAE_human_poses_1k_8": ({**GLOBAL, "codebook_size": 1024, "num_codebooks": 8}, (207, 8, "values")),
+    "VQVAE_DINOv2-global_8k_16": ({**GLOBAL, "codebook_size": 8192, "num_codebooks": 16}, (768, 16, "values")),
+    "DiVAE_rgb_16k_448_unet_patched": ({"dec_type": "unet_patched"}, (448, 28, "rgb")),
+    "DiVAE_depth_8k_448_unet_patched": ({"dec_type": "unet_patched", "codebook_size": 8192}, (448, 28, "array")),
+    "DiVAE_rgb_1k_uvit_b_p4_f16": ({"dec_type": "uvit_b_p4_f16", "codebook_size": 1024}, (448, 28, "rgb")),
 }
 
 
 @pytest.mark.parametrize("name", RELEASED)
-def test_the_released_shapes_are_those_that_the_configuration_asks_for(shared: Path, name: str):
+def test_the_released_tensors_are_those_that_the_configuration_asks_for(shared: Path, name: str):
     listed = json.loads((shared / "spec" / "statedicts.json").read_text())[name]
     tensors = {key: np.broadcast_to(np.float32(1), shape) for key, (shape, _) in listed.items()}
-    changes, (values, size, patch, grid, show) = RELEASED[name]
+    changes, expected = RELEASED[name]
     config = {"image_size": 448, "post_mlp": True, "dec_type": "vit_b_dec", "training_argument": 1, **changes}
-    tokenizer = imported(tensors, config)
-    encoder = tokenizer.config.encoder
-    assert (encoder.units.values, encoder.size, encoder.patch, encoder.network.grid) == (values, size, patch, grid)
-    assert tokenizer.config.show == show
-    assert imported(tensors, config, size=size // 2).modality.shape == (size // patch // 2,) * 2
+    settings = tokenizer_config(config, tensors, where=name)
+    modality = create(name="x", source="x", config=settings).modality
+    if isinstance(settings, VectorConfig):
+        assert (settings.length, modality.size, modality.show) == expected
+    else:
+        encoder = settings.encoder
+        assert (encoder.size, encoder.network.grid, modality.show) == expected
+        assert modality.shape == (encoder.network.grid,) * 2
+        half = tokenizer_config(config, tensors, where=name, size=encoder.size // 2)
+        assert create(name="x", source="x", config=half).modality.shape == (encoder.network.grid // 2,) * 2
+    # without this one nothing is copied, and all that is wrong is listed
+    del tensors["quant_proj.weight"]
+    with pytest.raises(
+        MmtokError, match=r"not the tensors that its configuration asks for: missing quant_proj\.weight$"
+    ):
+        imported(tensors, config)
 
 
 POSES = {

@@ -28,6 +28,18 @@ def test_schedules_agree_with_those_of_4m(schedule: Any):
     np.testing.assert_allclose(signal[AT], GOLDEN[schedule], rtol=2e-5)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "levels"),
+    [
+        ("linear", {218: 0.607654691, 500: 0.0777966529, 750: 0.00330015854, 999: 4.03583035e-05}),
+        ("scaled_linear", {273: 0.78350395, 500: 0.331274629, 750: 0.0381496511, 999: 0.000733411987}),
+    ],
+)
+def test_schedules_are_rounded_as_by_pytorch(schedule: Any, levels: dict[int, float]):
+    signal = NoiseConfig(schedule=schedule, zero_terminal=False).signal()
+    np.testing.assert_array_equal(signal[list(levels)], np.float32(list(levels.values())))
+
+
 @pytest.mark.parametrize("schedule", BETAS)
 def test_schedules_agree_with_their_closed_forms(schedule: Any):
     plain = np.cumprod(1 - BETAS[schedule])

@@ -18,6 +18,7 @@ from mmtok.tokenizers.networks.convnext import ConvNeXtBlock
 from mmtok.tokenizers.networks.grids import bicubic, nearest, sine_cosine
 from mmtok.tokenizers.networks.patches import fold, unfold
 from mmtok.tokenizers.networks.resizable import ResizableDecoder, ResizableEncoder, ViTConfig
+from mmtok.tokenizers.networks.resnet import TimeEmbedding
 from mmtok.tokenizers.networks.unet import UNet, UNetConfig
 from mmtok.tokenizers.networks.uvit import UViT, UViTConfig
 
@@ -284,6 +285,17 @@ def test_nearest_repeats_and_skips_cells():
     x = jnp.arange(6.0).reshape(1, 2, 3, 1)
     np.testing.assert_array_equal(nearest(x, shape=(4, 3))[0, :, 0, 0], [0, 0, 3, 3])
     np.testing.assert_array_equal(nearest(x, shape=(1, 2))[0, 0, :, 0], [0, 1])
+    row = nearest(jnp.arange(26.0).reshape(1, 1, 26, 1), shape=(1, 22))[0, 0, :, 0]
+    assert row[11] == 12  # PyTorch's; without its rounding of 26 / 22 it were cell 13
+
+
+def test_time_waves_are_those_of_pytorch():
+    net = TimeEmbedding(128, 4, rngs=nnx.Rngs(0))
+    net.first.kernel[...] = jnp.eye(128, 4, k=-126)  # passes the sines of the two slowest waves on
+    net.second.kernel[...] = jnp.eye(4)
+    got = np.asarray(net(jnp.array([999, 500])))[:, :2]
+    waves = np.sin(np.outer([999, 500], [0.000133352078, 0.000115478157]))
+    np.testing.assert_allclose(got, silu(waves), rtol=2e-7)
 
 
 def test_positions_are_sines_and_cosines_of_row_and_column():

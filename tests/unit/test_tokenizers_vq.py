@@ -40,15 +40,16 @@ def quantizer(config: VQConfig, seed: int = 0) -> VQ:
     return module
 
 
-@pytest.mark.parametrize("cosine", [True, False])
+@pytest.mark.parametrize(("cosine", "unit_latents"), [(True, False), (False, False), (False, True)])
 @pytest.mark.parametrize("codes", [1, 3])
-def test_latents_get_the_nearest_code(cosine: bool, codes: int):
-    module = quantizer(dataclasses.replace(BOOK, cosine=cosine, codes=codes, raw=True))
+def test_latents_get_the_nearest_code(cosine: bool, unit_latents: bool, codes: int):
+    module = quantizer(dataclasses.replace(BOOK, cosine=cosine, unit_latents=unit_latents, codes=codes, raw=True))
     latents = RNG.normal(size=(2, 3, 4)).astype(np.float32)
     table, parts = np.asarray(module.table[...]), latents[:, :, None]
     if module.split is not None:
         parts = latents @ np.asarray(module.split.kernel[...]) + np.asarray(module.split.bias[...])
         parts = parts.reshape(2, 3, 3, 4)
+    parts = unit(parts) if unit_latents else parts
     distance = ((parts[..., None, :] - table) ** 2).sum(-1)
     want = (unit(parts) @ unit(table).T).argmax(-1) if cosine else distance.argmin(-1)
     ids = module.ids(jnp.asarray(latents))

@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 _SHARPNESS = -0.75  # of the cubic kernel: the value of PyTorch, which 4M was trained with (others take -0.5)
 
@@ -32,9 +32,13 @@ def bicubic(table: Float[Array, "h w D"], *, shape: tuple[int, int]) -> Float[Ar
 
 
 def nearest(x: Array, *, shape: tuple[int, int]) -> Array:
-    """Resizes the axes 1 and 2 of x: cell i of n takes from cell floor(i * old / n)."""
-    rows, columns = (np.arange(size) * old // size for size, old in zip(shape, x.shape[1:3], strict=True))
+    """Resizes the axes 1 and 2 of x: cell i of n takes from cell floor(i * old / n), old / n rounded as in PyTorch."""
+    rows, columns = (_nearest_cells(old, new) for old, new in zip(x.shape[1:3], shape, strict=True))
     return x[:, rows[:, None], columns]
+
+
+def _nearest_cells(old: int, new: int) -> Int[np.ndarray, " new"]:
+    return np.minimum(np.arange(new, dtype=np.float32) * np.float32(old / new), old - 1).astype(int)
 
 
 @functools.cache

@@ -1,10 +1,12 @@
 """Residual convolutions of denoising networks (Ho et al., arXiv 2006.11239, appendix B)."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Float32, Int
 
 from mmtok.tokenizers.networks.layers import Convolution, Dense, GroupNorm
 
@@ -15,13 +17,13 @@ class TimeEmbedding(nnx.Module):
     """(B,) steps -> (B, outputs): waves of `inputs` frequencies and phases, then two layers."""
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
-        self.rates = tuple(_LONGEST ** (-np.arange(inputs // 2) / (inputs // 2)))
+        self.count = inputs // 2
         self.first = Dense(inputs, outputs, rngs=rngs, axes=(None, "embed"))
         self.second = Dense(outputs, outputs, rngs=rngs, axes=("embed", None))
 
     def __call__(self, time: Int[Array, " B"]) -> Float[Array, "B D"]:
         """Returns the embeddings."""
-        angles = time.astype(jnp.float32)[:, None] * jnp.asarray(self.rates, jnp.float32)
+        angles = time.astype(jnp.float32)[:, None] * _rates(self.count)
         waves = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
         return self.second(jax.nn.silu(self.first(waves)))
 
@@ -65,3 +67,12 @@ class Upsample(nnx.Module):
     def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B H W D"]:
         """Returns the enlarged x."""
         return self.conv(jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2))
+
+
+def _rates(count: int) -> Float32[np.ndarray, " F"]:
+    """Radians per step of each wave.
+
+    The exponent is rounded to float32 first, as PyTorch implementations do: over a thousand steps it shows.
+    """
+    exponents = np.float32(-math.log(_LONGEST)) * np.arange(count, dtype=np.float32) / np.float32(count)
+    return np.exp(exponents.astype(np.float64)).astype(np.float32)

@@ -30,7 +30,7 @@ class VQConfig:
       dead: A code whose moving count of latents falls below this is replaced; 0 never.
       replacement: By latents of the batch, or by the most used codes plus a little noise (Linde, Buzo and Gray 1980).
       commitment: Weight of the loss that pulls latents to their codes.
-      unit_latents: Whether latents are normalised before that loss.
+      unit_latents: Whether latents are normalised before they are assigned, and in that loss.
     """
 
     size: int = 8192
@@ -85,7 +85,6 @@ class VQ(nnx.Module):
           The quantized latents, and the commitment loss.
         """
         config, parts = self.config, self._split(latents)
-        parts = unit(parts) if config.unit_latents else parts
         ids = self._nearest(parts)
         codes = self._codes()[ids]
         loss = config.commitment * jnp.mean(jnp.square(codes - parts))
@@ -97,7 +96,8 @@ class VQ(nnx.Module):
     def _split(self, latents: Array) -> Array:
         parts = latents.astype(jnp.float32)
         parts = parts if self.split is None else self.split(parts)
-        return parts.reshape(*latents.shape[:-1], self.config.codes, self.config.latent)
+        parts = parts.reshape(*latents.shape[:-1], self.config.codes, self.config.latent)
+        return unit(parts) if self.config.unit_latents else parts
 
     def _join(self, parts: Array) -> Array:
         flat = parts.reshape(*parts.shape[:-2], -1)
