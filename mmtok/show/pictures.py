@@ -37,7 +37,7 @@ from mmtok.show.colours import (
 )
 
 DEPTH_RANGE = (3.0, 24.0)
-NAMED = 6  # classes that a legend has room for
+NAMED = 4  # classes that a legend has room for
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The classes of 4M's semantic maps: undefined, then the things and the stuff of COCO's panoptic task (Kirillov 2019)."""
+"""The classes of 4M's semantic maps: undefined, then things and stuff as in COCO's panoptic task (Kirillov 2019)."""
 
 CLASSES = (
     "void", "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
