@@ -461,6 +461,8 @@ class FourMTextTokenizer(WordPieceTokenizer):
             if self.inner is not None:
                 value = CODED[self.config.form].replace(value, self._ids)
             return FORMS[self.config.form][0](value)
+        except MmtokError as error:
+            raise MmtokError(f"{what}: {error}") from None
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise MmtokError(
                 f"{what}: not a value of the form '{self.config.form}' ({type(error).__name__}: {error})"
