@@ -66,7 +66,7 @@ class Options:
     guidance: float | None = None
     """Classifier-free guidance scale; 1 is none."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Only say what would be generated from what."""
+    """Only say what would be generated from what, by the first model."""
 
 
 def run(command: str, arguments: Sequence[str]) -> None:

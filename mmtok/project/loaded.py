@@ -114,7 +114,7 @@ class Loaded:
 
         Args:
           samples: What is given; any subset of the model's raw fields, another one for each sample if need be.
-          targets: Modality names, or settings as `plan` returns them.
+          targets: Modality names, which get the settings of the default recipe, or settings as `plan` returns them.
           seed: Of all random choices; the result of a sample depends on the seed and its place in `samples`.
           keep: Raw field -> the part of the picture that is known; the rest is unknown, and generated when the field
             is also a target.
