@@ -75,6 +75,7 @@ class Modality:
         models that 4M released; 0 is no limit.
       source: Raw field this modality is made from (two modalities may share one: pixels and tokens of `rgb`).
       show: How `mmtok.show` draws a decoded value.
+      names: Names of classes by their id, for a legend.
       fingerprint: Of the tokenizer that makes the tokens.
     """
 
@@ -93,6 +94,7 @@ class Modality:
     position_limit: int = 0
     source: str = ""
     show: str = "array"
+    names: tuple[str, ...] = ()
     fingerprint: str = ""
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """`mmtok sample`."""
 
 import dataclasses
+import itertools
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -10,13 +11,15 @@ import numpy as np
 import tyro
 
 from mmtok import __version__
+from mmtok.batch import TokenColumn
 from mmtok.cli.options import parse
 from mmtok.config import to_json
 from mmtok.errors import MmtokError, unknown
 from mmtok.files import new_files, write_json
 from mmtok.generate import Target, describe
+from mmtok.modality import Modality
 from mmtok.progress import say
-from mmtok.project import Box, Loaded, draw, load_anytoany
+from mmtok.project import Box, Loaded, Recipe, Shown, draw, load_anytoany
 from mmtok.show import gallery, read_value, write_value
 from mmtok.tokenizers.preprocess import centre_square
 
@@ -34,11 +37,16 @@ class Options:
     """FIELD=VALUE, several: a file, or for text and JSON the value itself: rgb=photo.png caption="a red cube"."""
     to: str
     """Target modalities, joined by commas; made in this order, later ones from the earlier ones too. `all` makes every
-    modality that is not made from a given field."""
+    modality of the recipe that is not made from a given field."""
     out: Path
     """Folder for one file per modality and sample, gallery.png and manifest.json."""
     model: str = "scenes"
     """Folder that `mmtok train` wrote, or the name of a shipped model."""
+    recipe: str = ""
+    """Named settings that come with the model; when left out, the first that fits what is given."""
+    then: str = ""
+    """A second model, such as one for super-resolution: it is given all that is known then, and makes what its first
+    recipe says."""
     samples: int = 1
     """How many different answers."""
     seed: int = 0
@@ -58,7 +66,7 @@ class Options:
     guidance: float | None = None
     """Classifier-free guidance scale; 1 is none."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Only say what would be generated from what."""
+    """Only say what would be generated from what, by the first model."""
 
 
 def run(command: str, arguments: Sequence[str]) -> None:
@@ -70,33 +78,82 @@ def run(command: str, arguments: Sequence[str]) -> None:
     given = {field: _value(text, field, loaded) for field, text in _pairs(options.given, loaded, "given").items()}
     plan = _plan(loaded, options, given)
     keep = {field: _box(text, field) for field, text in _pairs(options.keep, loaded, "keep").items()}
-    known = loaded.known(loaded.encode([given]), keep)
     if options.dry_run:
-        print(describe(plan, known, loaded.sampler.modalities))
+        print(describe(plan, loaded.known(loaded.encode([given]), keep), loaded.sampler.modalities))
         return
-    answers = loaded.sample([given] * options.samples, plan, seed=options.seed, keep=keep)
+    columns = loaded.tokens([given] * options.samples, plan, seed=options.seed, keep=keep)
+    made = [Made(loaded, plan, columns)]
+    if options.then:
+        made.append(_continue(made[0], {field: given[field] for field in given if field not in keep}, options))
+    modalities = {name: item for part in made for name, item in part.model.modalities.items()}
+    answers = [dict(itertools.chain(*(part.items() for part in parts))) for parts in zip(*(m.answers() for m in made))]
     with new_files(options.out) as folder:
         files = [
-            _write(folder, f"{number:03d}" if len(answers) > 1 else "", answer, loaded)
+            _write(folder, f"{number:03d}" if len(answers) > 1 else "", answer, modalities)
             for number, answer in enumerate(answers)
         ]
-        _draw(folder / "gallery.png", given, keep, answers, loaded)
+        left = [
+            (value if field not in keep else centre_square(value), loaded.sources[field])
+            for field, value in given.items()
+        ]
+        _draw(folder / "gallery.png", dict(zip(given, left)), keep, answers, modalities)
         manifest = {
             "mmtok": __version__,
             "command": shlex.join(["mmtok", command, *arguments]),
-            "plan": to_json(plan),
+            "plan": to_json([target for part in made for target in part.plan]),
             "files": files,
         }
         write_json(folder / "manifest.json", manifest)
-    made = ", ".join(target.modality for target in plan)
-    say(f"{len(answers)} x {made} -> {options.out / 'gallery.png'}")
+    say(f"{len(answers)} x {', '.join(answers[0])} -> {options.out / 'gallery.png'}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """What a model made.
+
+    Attributes:
+      model: The model.
+      plan: What it was asked for.
+      columns: All that was known in the end.
+    """
+
+    model: Loaded
+    plan: tuple[Target, ...]
+    columns: Mapping[str, TokenColumn]
+
+    def answers(self) -> list[dict[str, Any]]:
+        """Returns the raw values of the targets, for each sample."""
+        return self.model.decode({target.modality: self.columns[target.modality] for target in self.plan})
+
+
+def _continue(first: Made, given: Mapping[str, Any], options: Options) -> Made:
+    """What the second model makes of all that is known after the first."""
+    model = load_anytoany(options.then)
+    taken = model.take_over(first.columns, first.model)
+    if not taken:
+        raise MmtokError(f"--then {options.then}: this model reads nothing of what is known after the first")
+    fresh = {field: value for field, value in given.items() if field in model.fields}
+    fields = {*fresh, *(model.modalities[name].source for name in taken)}
+    recipe = model.recipe(given=fields)
+    plan = _settings(model, model.targets(fields, recipe=recipe), recipe, options)
+    samples = len(next(iter(taken.values())).length)
+    return Made(model, plan, model.tokens([fresh] * samples, plan, seed=options.seed, taken=taken))
 
 
 def _plan(loaded: Loaded, options: Options, given: Collection[str]) -> tuple[Target, ...]:
-    plan = []
+    recipe = loaded.recipe(options.recipe, given=given)
     words = [word.strip() for word in options.to.split(",")]
-    for name in filter(None, loaded.targets(given) if words == ["all"] else words):
-        (target,) = loaded.plan([name])
+    names = loaded.targets(given, recipe=recipe) if words == ["all"] else [*filter(None, words)]
+    if not names:
+        raise MmtokError("--to: no target modality given")
+    return _settings(loaded, names, recipe, options)
+
+
+def _settings(loaded: Loaded, names: Sequence[str], recipe: Recipe, options: Options) -> tuple[Target, ...]:
+    """The settings of a recipe, changed by the options that fit each target."""
+    plan = []
+    for name in names:
+        (target,) = loaded.plan([name], recipe=recipe)
         changes: dict[str, Any] = {
             key: getattr(options, key)
             for key in ("temperature", "top_k", "top_p", "guidance")
@@ -108,27 +165,24 @@ def _plan(loaded: Loaded, options: Options, given: Collection[str]) -> tuple[Tar
         if options.scheme and grid == (options.scheme != "autoregressive"):
             changes["scheme"] = options.scheme
         plan.append(dataclasses.replace(target, **changes))
-    if not plan:
-        raise MmtokError("--to: no target modality given")
     return tuple(plan)
 
 
-def _write(folder: Path, number: str, answer: Mapping[str, Any], loaded: Loaded) -> dict[str, str]:
+def _write(folder: Path, number: str, answer: Mapping[str, Any], modalities: Mapping[str, Modality]) -> dict[str, str]:
     """Writes each value in its natural format; returns where, relative to `folder`."""
-    paths = {
-        name: write_value(folder / number / name, value, loaded.modalities[name].show) for name, value in answer.items()
-    }
+    paths = {name: write_value(folder / number / name, value, modalities[name].show) for name, value in answer.items()}
     return {name: str(path.relative_to(folder)) for name, path in paths.items()}
 
 
 def _draw(
-    path: Path, given: Mapping[str, Any], keep: Mapping[str, Box], answers: Sequence[Mapping[str, Any]], loaded: Loaded
+    path: Path,
+    given: Mapping[str, Shown],
+    keep: Mapping[str, Box],
+    answers: Sequence[Mapping[str, Any]],
+    modalities: Mapping[str, Modality],
 ) -> None:
     """One row per answer: what was given, what is not known of it paled, then what was made."""
-    left = [
-        (value if field not in keep else centre_square(value), loaded.fields[field]) for field, value in given.items()
-    ]
-    rows = [[*left, *((value, loaded.modalities[name].show) for name, value in answer.items())] for answer in answers]
+    rows = [[*given.values(), *((value, modalities[name]) for name, value in answer.items())] for answer in answers]
     tiles = draw(rows, size=TILE)
     for row in tiles:
         for column, field in enumerate(given):

@@ -15,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 
 from mmtok.errors import MmtokError, unknown
 from mmtok.scenes.facts import parse, score
+from mmtok.show.skeleton import joints_of
 
 Values = Sequence[Any]
 Statistics = Float[np.ndarray, "samples columns"]
@@ -182,6 +183,43 @@ def box_f1(prediction: Values | None, truth: Values) -> tuple[float, float]:
     return float(2 * match[rows, columns].sum() / (len(prediction) + len(truth))), 1.0
 
 
+def segment_f1(prediction: Values | None, truth: Values) -> tuple[float, float]:
+    """F1 of the boxes of all instances of one picture, as `box_f1`; instances have no class."""
+    seen, true = (
+        [{"label": "", "box": one["box"]} for point in points or [] for one in point["instances"]]
+        for points in (prediction, truth)
+    )
+    return box_f1(seen, true)
+
+
+def joint_error(prediction: Values | None, truth: Values) -> tuple[float, float]:
+    """Mean distance of joints from their true places in mm, both bodies on their pelvises (MPJPE, Ionescu et al. 2014).
+
+    The bodies are the generic one of `mmtok.show.skeleton`. Persons are matched one to one by how much their boxes
+    overlap; a person too many or too few costs a metre.
+    """
+    prediction = prediction or []
+    if not prediction and not truth:
+        return 0.0, 1.0
+    places = [np.array([joints_of(one) for one in people]).reshape(-1, 24, 3) for people in (prediction, truth)]
+    errors = np.linalg.norm(places[0][:, None] - places[1][None], axis=-1).mean(-1)
+    overlap = box_iou([one["box"] for one in prediction], [one["box"] for one in truth])
+    rows, columns = linear_sum_assignment(1e-3 * errors - overlap)  # of equal boxes the more alike bodies
+    extra = abs(len(prediction) - len(truth))
+    return 1000.0 * float(errors[rows, columns].sum() + extra) / max(len(prediction), len(truth)), 1.0
+
+
+def correlation(prediction: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """Pearson's correlation of one picture where the truth is defined: whatever the scale, offset left aside."""
+    defined = np.isfinite(truth)
+    seen, true = (array[defined].astype(np.float64) for array in (prediction, truth))
+    if not seen.size or not np.isfinite(seen).all():
+        return 0.0, float(bool(seen.size))
+    seen, true = seen - seen.mean(), true - true.mean()
+    spread = np.linalg.norm(seen) * np.linalg.norm(true)
+    return float((seen * true).sum() / spread) if spread > 0 else float(np.allclose(seen, true)), 1.0
+
+
 def class_f1(prediction: Values | None, truth: Values) -> tuple[float, float]:
     """F1 of the classes of the boxes of one picture, wherever the boxes are; 1 where both are empty.
 
@@ -310,6 +348,9 @@ ACCURACY = Metric(name="accuracy", better="higher", statistics=_each(pixel_accur
 MATCHED_IOU = Metric(name="matched IoU", better="higher", statistics=_each(matched_iou), value=ratio)
 EDGE_F1 = Metric(name="pixel F1", better="higher", statistics=_each(edge_counts), value=ratio)
 BOX_F1 = Metric(name="box F1", better="higher", statistics=_each(box_f1, arrays=False), value=ratio)
+SEGMENT_F1 = Metric(name="instance F1", better="higher", statistics=_each(segment_f1, arrays=False), value=ratio)
+JOINTS = Metric(name="joint error mm", better="lower", statistics=_each(joint_error, arrays=False), value=ratio)
+CORRELATION = Metric(name="correlation", better="higher", statistics=_each(correlation), value=ratio)
 CLASS_F1 = Metric(name="class F1", better="higher", statistics=_each(class_f1, arrays=False), value=ratio)
 FACTS = Metric(name="facts right", better="higher", statistics=_each(caption_facts, arrays=False), value=ratio)
 WORD_F1 = Metric(name="word F1", better="higher", statistics=_each(word_f1, arrays=False), value=ratio)
@@ -323,13 +364,17 @@ METRICS: Mapping[str, tuple[Metric, ...]] = {
     "rgb": (PSNR, MAE),
     "grey": (PSNR, MAE),
     "depth": (ABS_REL, DELTA1),
+    "relative_depth": (CORRELATION,),
     "normal": (NORMAL_ANGLE,),
     "label": (MEAN_IOU, ACCURACY),
     "instance": (MATCHED_IOU,),
     "edge": (EDGE_F1,),
     "mask": (EDGE_F1,),
+    "sketch": (PSNR, MAE),
     "text": (FACTS, WORD_F1, EXACT),
     "box": (BOX_F1, CLASS_F1),
+    "pose": (JOINTS,),
+    "segment": (SEGMENT_F1,),
     "palette": (PALETTE,),
     "values": (VALUES,),
     "feature": (COSINE, RELATIVE),

@@ -5,8 +5,9 @@ from mmtok.project.evaluation import evaluate_project
 from mmtok.project.fourm import export_fourm, import_fourm
 from mmtok.project.initial import Initial
 from mmtok.project.loaded import Box, Loaded, load_anytoany
-from mmtok.project.pictures import draw
+from mmtok.project.pictures import Shown, draw
 from mmtok.project.planning import plan_training
+from mmtok.project.recipes import Recipe
 from mmtok.project.tokenizers import evaluate_tokenizers, open_tokenizers, train_tokenizers
 from mmtok.project.tokens import tokenize_project
 from mmtok.project.training import train_project
@@ -17,6 +18,8 @@ __all__ = [
     "Initial",
     "Loaded",
     "Project",
+    "Recipe",
+    "Shown",
     "draw",
     "evaluate_project",
     "evaluate_tokenizers",

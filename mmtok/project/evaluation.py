@@ -71,10 +71,10 @@ def _draw(path: Path, examples: Sequence[Example], loaded: Loaded) -> None:
         titles += [f"true {example.target}", example.target]
     rows = []
     for identity, given in samples.items():
-        row = [(value, loaded.fields[field]) for field, value in given.items()]
+        row = [(value, loaded.sources[field]) for field, value in given.items()]
         for example, answer in zip(examples, answers):
-            show = loaded.modalities[example.target].show
-            row += [(value, show) for value in answer.get(identity, (None, None))]
+            modality = loaded.modalities[example.target]
+            row += [(value, modality) for value in answer.get(identity, (None, None))]
         rows.append(row)
     gallery(path, draw(rows, size=TILE), titles=titles)
 

@@ -9,13 +9,13 @@ from typing import Any
 from mmtok.config import to_json
 from mmtok.errors import MismatchError, MmtokError, suggest
 from mmtok.files import new_folder, read_json
-from mmtok.generate import Target
 from mmtok.interop.fourm.checkpoint import Checkpoint, open_checkpoint, write_text
 from mmtok.interop.fourm.config import is_model
 from mmtok.interop.fourm.modalities import RELEASED, TOKENIZED
 from mmtok.interop.fourm.model import export_model, read_model
 from mmtok.interop.fourm.texts import Form, FourMTextConfig, FourMTextTokenizer
 from mmtok.modality import Modality
+from mmtok.project.fourm_recipes import default_plan, recipes
 from mmtok.tensors import Spec, write_tensors
 from mmtok.tokenizers.artifact import Tokenizer, load
 from mmtok.tokenizers.embeddings import EmbeddingConfig, EmbeddingTokenizer
@@ -31,36 +31,6 @@ FORMS: Mapping[str, Form] = {
     "human_poses": "poses",
     "sam_instance": "instances",
 }
-
-# How 4M samples what it makes of a picture. Its top_p was chosen for the distribution before the temperature.
-FROM_PICTURE = Target(
-    modality="", scheme="roar", steps=1, temperature=0.01, guidance=2.0, top_p=0.8, tempered_top_p=False
-)
-PICTURE = dataclasses.replace(FROM_PICTURE, steps=25, temperature=3.0, temperature_schedule="onex:0.5:0.5")
-LARGER = Target(modality="", scheme="maskgit", steps=8, guidance=3.0, top_p=0.9, tempered_top_p=False)
-TEXT = Target(modality="", temperature=0.3, top_p=0.8, tempered_top_p=False)
-ORDER = (
-    "tok_clip",
-    "tok_dinov2",
-    "tok_imagebind",
-    "tok_dinov2_global",
-    "tok_imagebind_global",
-    "tok_depth",
-    "tok_normal",
-    "tok_semseg",
-    "tok_canny_edge",
-    "tok_sam_edge",
-    "tok_rgb",
-    "caption",
-    "det",
-    "human_poses",
-    "sam_instance",
-    "color_palette",
-    "metadata",
-)
-"""The order in which 4M makes modalities, without their resolution."""
-
-TEMPERATURES = {"det": 0.7, "human_poses": 0.1, "color_palette": 0.1, "metadata": 0.1, "sam_instance": 0.01}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,10 +143,9 @@ def _import_model(checkpoint: Checkpoint, given: Sequence[Given], words: bytes |
                 f"{item.checkpoint.path}: the model has no tokens for {what}; leave the tokenizer out, or say whose it"
                 f" is: MODALITY=FILE{suggest(item.modality, [modality.name for modality in found.modalities])}"
             )
-    tokenizers: dict[str, Tokenizer] = {}
-    for modality in found.modalities:
-        own = [item for item in given if item.fits(modality)]
-        tokenizers[modality.name] = _fitting(own[-1], modality) if own else _plain(modality, words)
+    tokenizers = {
+        item.name: _tokenizer(item, [one for one in given if one.fits(item)], words) for item in found.modalities
+    }
     modalities = tuple(
         dataclasses.replace(
             item,
@@ -186,13 +155,12 @@ def _import_model(checkpoint: Checkpoint, given: Sequence[Given], words: bytes |
         )
         for item in found.modalities
     )
-    order = {name: place for place, name in enumerate(ORDER)}
-    targets = sorted((item for item in modalities if item.is_target), key=lambda item: order[item.name.split("@")[0]])
-    sampling = {item.name: _sampling(item) for item in targets}
+    plan = default_plan([item.name for item in modalities if item.is_target])
+    extra = {"sampling": {target.modality: target for target in plan}, "recipes": recipes(modalities)}
     with new_folder(out) as folder:
         for name, tokenizer in tokenizers.items():
             tokenizer.save(folder / "tokenizers" / name)
-        found.write(folder, modalities, extra={"sampling": to_json(sampling)})
+        found.write(folder, modalities, extra=to_json(extra))
     bare = [name for name, tokenizer in tokenizers.items() if isinstance(tokenizer, IdTokenizer)]
     return f"model of {len(modalities)} modalities" + (f"; as token ids: {', '.join(bare)}" if bare else "")
 
@@ -213,8 +181,17 @@ def _alone(item: Given) -> Tokenizer:
     return item.tokenizer(name=name, source=name)
 
 
+def _tokenizer(item: Modality, given: Sequence[Given], words: bytes | None) -> Tokenizer:
+    """The tokenizer of a modality of the model: the last one given for it, within that of its text where it is text."""
+    if not given:
+        return _plain(item, words)
+    if item.kind == "sequence":
+        return _nesting(given[-1], item, words)
+    return _fitting(given[-1], item)
+
+
 def _fitting(given: Given, item: Modality) -> Tokenizer:
-    """A tokenizer as a modality of the model, at its resolution."""
+    """A tokenizer as a modality of the model, at its resolution, and shown as 4M shows it."""
     made = given.tokenizer(name=item.name, source=item.source, side=item.shape[0] if len(item.shape) == 2 else None)
     ours = made.modality
     if (ours.kind, ours.vocab_size, ours.size, ours.codes) != (item.kind, item.vocab_size, item.size, item.codes):
@@ -223,7 +200,26 @@ def _fitting(given: Given, item: Modality) -> Tokenizer:
             f" {item.vocab_size}, this tokenizer makes {ours.size * ours.codes} out of {ours.vocab_size}; give the one"
             " it was trained with"
         )
-    return made
+    return dataclasses.replace(made, config=dataclasses.replace(made.config, show=item.show))
+
+
+def _nesting(given: Given, item: Modality, words: bytes | None) -> Tokenizer:
+    """The tokenizer of a text that holds tokens of another."""
+    if words is None:
+        raise MmtokError(
+            f"{given.checkpoint.path}: the tokens of this tokenizer stand in the text '{item.name}'; give the JSON file"
+            " of the text vocabulary too, or leave the tokenizer out"
+        )
+    made = _text(item, words)
+    if not isinstance(made, FourMTextTokenizer):
+        raise MmtokError(
+            f"{given.checkpoint.path}: modality '{item.name}' is plain text and has no tokenizer of its own"
+        )
+    inner = given.tokenizer(name=item.name, source=item.source)
+    try:
+        return made.with_inner(inner)
+    except MmtokError as error:
+        raise type(error)(f"{given.checkpoint.path}: {error}; give the one it was trained with") from None
 
 
 def _plain(item: Modality, words: bytes | None) -> Tokenizer:
@@ -247,7 +243,7 @@ def _plain(item: Modality, words: bytes | None) -> Tokenizer:
     return IdTokenizer(name=item.name, source=item.name, config=config)
 
 
-def _text(item: Modality, words: bytes) -> Tokenizer:
+def _text(item: Modality, words: bytes) -> WordPieceTokenizer:
     common: dict[str, Any] = {"length": item.size, "show": item.show}
     if item.name in FORMS:
         config = FourMTextConfig(form=FORMS[item.name], **common)
@@ -261,11 +257,3 @@ def _text(item: Modality, words: bytes) -> Tokenizer:
             f" has {made.vocabulary.size}; give the one it was trained with"
         )
     return made
-
-
-def _sampling(item: Modality) -> Target:
-    if item.kind == "sequence":
-        return dataclasses.replace(TEXT, modality=item.name, temperature=TEMPERATURES.get(item.name, TEXT.temperature))
-    if item.name.endswith("@448"):
-        return dataclasses.replace(LARGER, modality=item.name)
-    return dataclasses.replace(PICTURE if item.show == "rgb" else FROM_PICTURE, modality=item.name)

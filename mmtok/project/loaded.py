@@ -13,6 +13,7 @@ from mmtok.errors import MismatchError, MmtokError, unknown
 from mmtok.generate import Features, Known, Sampler, Target
 from mmtok.modality import Modality, by_name
 from mmtok.model import load_model
+from mmtok.project.recipes import Recipe, choose
 from mmtok.source import Sample
 from mmtok.tokenizers.artifact import Tokenizer, load
 
@@ -30,11 +31,13 @@ class Loaded:
       sampler: The decoding engine around the model.
       tokenizers: By modality name.
       sampling: Default settings per target modality.
+      recipes: Named plans; the first that fits what is given is the default.
     """
 
     sampler: Sampler
     tokenizers: Mapping[str, Tokenizer]
     sampling: Mapping[str, Target]
+    recipes: Mapping[str, Recipe] = dataclasses.field(default_factory=dict)
 
     @property
     def modalities(self) -> dict[str, Modality]:
@@ -42,29 +45,46 @@ class Loaded:
         return by_name(self.sampler.modalities)
 
     @property
+    def sources(self) -> dict[str, Modality]:
+        """Raw field -> the first modality that is made from it."""
+        return {modality.source: modality for modality in reversed(self.sampler.modalities)}
+
+    @property
     def fields(self) -> dict[str, str]:
         """Raw field -> how it is shown and read (`mmtok.show`)."""
-        return {modality.source: modality.show for modality in reversed(self.sampler.modalities)}
+        return {field: modality.show for field, modality in self.sources.items()}
 
-    def plan(self, targets: Sequence[str], **overrides: Any) -> tuple[Target, ...]:
-        """Returns the chain of targets with the model's default settings, changed by `overrides`.
+    def recipe(self, name: str = "", *, given: Collection[str] = ()) -> Recipe:
+        """Returns a recipe by name, or the default for some raw fields; that of a model without any makes all it can.
+
+        Raises:
+          MmtokError: the model has no recipe of that name.
+        """
+        chosen = choose(self.recipes, name=name, given=given)
+        if chosen is not None:
+            return chosen
+        names = [*self.sampling, *(name for name in self.modalities if name not in self.sampling)]
+        return Recipe(plan=self.plan([name for name in names if self.modalities[name].is_target]))
+
+    def plan(self, targets: Sequence[str], *, recipe: Recipe | None = None, **overrides: Any) -> tuple[Target, ...]:
+        """Returns the chain of targets with the settings of a recipe or else the model's own, changed by `overrides`.
 
         Raises:
           MmtokError: a target the model does not have or cannot produce.
         """
+        settings = {**self.sampling, **(recipe.settings if recipe else {})}
         plan = []
         for name in targets:
             if name not in self.modalities:
                 raise unknown("target modality", name, [n for n, m in self.modalities.items() if m.is_target])
-            target = self.sampling.get(name, Target(modality=name))
+            target = settings.get(name, Target(modality=name))
             plan.append(dataclasses.replace(target, **overrides))
         return tuple(plan)
 
-    def targets(self, given: Collection[str]) -> list[str]:
-        """Returns all modalities that can be made and are not made from a given raw field, in the model's own order."""
-        names = [*self.sampling, *(name for name in self.modalities if name not in self.sampling)]
-        modalities = [self.modalities[name] for name in names]
-        return [item.name for item in modalities if item.is_target and item.source not in given]
+    def targets(self, given: Collection[str], *, recipe: Recipe | None = None) -> list[str]:
+        """Returns what a recipe makes, less what is made from a given raw field, in order."""
+        plan = (recipe or self.recipe(given=given)).plan
+        return [target.modality for target in plan if self.modalities[target.modality].source not in given]
 
     def encode(self, samples: Sequence[Sample]) -> dict[str, TokenColumn]:
         """Encodes raw samples: every modality whose raw field occurs in at least one of them.
@@ -94,7 +114,7 @@ class Loaded:
 
         Args:
           samples: What is given; any subset of the model's raw fields, another one for each sample if need be.
-          targets: Modality names, or settings as `plan` returns them.
+          targets: Modality names, which get the settings of the default recipe, or settings as `plan` returns them.
           seed: Of all random choices; the result of a sample depends on the seed and its place in `samples`.
           keep: Raw field -> the part of the picture that is known; the rest is unknown, and generated when the field
             is also a target.
@@ -102,13 +122,56 @@ class Loaded:
         Returns:
           Per sample: target modality -> decoded raw value.
         """
-        plan = tuple(item if isinstance(item, Target) else self.plan([item])[0] for item in targets)
-        known = self.known(self.encode(samples), keep or {})
-        columns = self.sampler.sample(known, plan, seed=seed)
-        decoded = {
-            target.modality: self.tokenizers[target.modality].decode(columns[target.modality]) for target in plan
-        }
-        return [{name: values[row] for name, values in decoded.items()} for row in range(len(samples))]
+        recipe = self.recipe(given={field for sample in samples for field in sample})
+        plan = [item if isinstance(item, Target) else self.plan([item], recipe=recipe)[0] for item in targets]
+        columns = self.tokens(samples, plan, seed=seed, keep=keep)
+        return self.decode({target.modality: columns[target.modality] for target in plan})
+
+    def tokens(
+        self,
+        samples: Sequence[Sample],
+        plan: Sequence[Target],
+        *,
+        seed: int = 0,
+        keep: Mapping[str, Box] | None = None,
+        taken: Mapping[str, TokenColumn] | None = None,
+    ) -> dict[str, TokenColumn]:
+        """Generates targets, in order, as tokens.
+
+        Args:
+          samples: As for `sample`.
+          plan: Settings as `plan` returns them.
+          seed: Of all random choices.
+          keep: Raw field -> the part of the picture that is known.
+          taken: What is known besides, such as the tokens that `take_over` returns.
+
+        Returns:
+          All that is wholly known then: what was given and what was made.
+        """
+        given, keep = {**self.encode(samples), **(taken or {})}, keep or {}
+        made = self.sampler.sample(self.known(given, keep), tuple(plan), seed=seed)
+        return {name: column for name, column in given.items() if self.modalities[name].source not in keep} | made
+
+    def decode(self, columns: Mapping[str, TokenColumn]) -> list[dict[str, Any]]:
+        """Returns the raw values of token columns, for each sample those of all of them."""
+        decoded = {name: self.tokenizers[name].decode(column) for name, column in columns.items()}
+        return [dict(zip(decoded, values)) for values in zip(*decoded.values(), strict=True)]
+
+    def take_over(self, columns: Mapping[str, TokenColumn], maker: "Loaded") -> dict[str, TokenColumn]:
+        """Returns those token columns of another model that are of modalities which this one reads too.
+
+        Raises:
+          MismatchError: the two models have different tokenizers for a modality.
+        """
+        shared = {name: column for name, column in columns.items() if name in self.modalities}
+        for name in shared:
+            theirs, ours = maker.modalities[name].fingerprint, self.modalities[name].fingerprint
+            if theirs != ours:
+                raise MismatchError(
+                    f"modality '{name}': the tokens of the first model are those of tokenizer {theirs}, the second one"
+                    f" was trained with {ours}; import or train both with the same"
+                )
+        return {name: column for name, column in shared.items() if self.modalities[name].is_input}
 
     def embed(self, samples: Sequence[Sample], *, only: Sequence[str] = (), batch_size: int = 64) -> Features:
         """Returns what the model's encoder makes of raw samples; the decoder is not used.
@@ -178,7 +241,11 @@ def load_anytoany(path: str | Path) -> Loaded:
         name: from_json(Target, target, where=f"{folder / 'config.json'}: sampling")
         for name, target in description.get("sampling", {}).items()
     }
-    return Loaded(Sampler(model), tokenizers, sampling)
+    recipes = {
+        name: from_json(Recipe, recipe, where=f"{folder / 'config.json'}: recipe '{name}'")
+        for name, recipe in description.get("recipes", {}).items()
+    }
+    return Loaded(Sampler(model), tokenizers, sampling, recipes)
 
 
 def _crop(known: Known, modality: Modality, box: Box) -> Known:

@@ -48,6 +48,18 @@ def depth_colours(depth: np.ndarray, *, nearest: int | float, farthest: int | fl
     return _blank(heat(near), defined)
 
 
+def relative_depth_colours(depth: np.ndarray) -> Picture:
+    """Depth on an unknown scale to colours, near bright and far dark; not finite is grey.
+
+    The range spans the 2nd to the 98th percentile of this picture, so that outliers do not wash it out.
+    """
+    distances = depth.astype(np.float64)
+    defined = np.isfinite(distances)
+    low, high = np.percentile(distances[defined], (2, 98)) if defined.any() else (0.0, 1.0)
+    far = (np.where(defined, distances, low) - low) / max(high - low, 1e-12)
+    return _blank(heat(1 - far), defined)
+
+
 def normal_colours(normal: np.ndarray) -> Picture:
     """Unit vectors to colours, -1..1 as 0..255 per axis; undefined (zero) is grey."""
     defined = np.linalg.norm(normal.astype(np.float64), axis=-1) > 1e-3

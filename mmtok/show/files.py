@@ -15,6 +15,7 @@ from mmtok.files import new_file, write_json
 from mmtok.images import LARGEST
 from mmtok.show.colours import class_colours
 from mmtok.show.images import read_grey, read_ids, read_millimetres, read_rgb
+from mmtok.show.structured import persons_from_json, persons_to_json, segments_from_json, segments_to_json
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm")
 _LONGEST_NAME = 255  # characters; longer text cannot be the name of a file
@@ -23,9 +24,9 @@ _LONGEST_NAME = 255  # characters; longer text cannot be the name of a file
 def write_value(stem: str | os.PathLike, value: Any, show: str) -> Path:
     """Writes a raw value in its natural format.
 
-    rgb, grey, normal: PNG; label, instance: palette PNG whose indices are the ids; edge, mask: grey PNG (0 and 255);
-    depth: `.npy` in metres and beside it a 16-bit PNG in millimetres (0 where undefined); text: `.txt`; box, palette,
-    values: `.json`; feature, array: `.npy`.
+    rgb, grey, normal, sketch: PNG; label, instance: palette PNG whose indices are the ids; edge, mask: grey PNG (0 and
+    255); depth: `.npy` in metres and beside it a 16-bit PNG in millimetres (0 where undefined); text: `.txt`; box,
+    pose, segment, palette, values: `.json`; relative_depth, feature, array: `.npy`.
 
     Args:
       stem: Path without its ending.
@@ -213,6 +214,27 @@ def _is_box(item: Any) -> bool:
     )
 
 
+def _write_pose(path: Path, value: Any) -> None:
+    write_json(path, persons_to_json(value))
+
+
+def _read_pose(text: str) -> list[dict[str, Any]]:
+    return persons_from_json(_read_json(text), where=_named(text))
+
+
+def _write_segment(path: Path, value: Any) -> None:
+    write_json(path, segments_to_json(value))
+
+
+def _read_segment(text: str) -> list[dict[str, Any]]:
+    return segments_from_json(_read_json(text), where=_named(text))
+
+
+def _named(text: str) -> str:
+    """A file, or the beginning of a value that may be long, for an error message."""
+    return text if len(text) <= _LONGEST_NAME else f"{text[:40]}…"
+
+
 def _write_palette(path: Path, value: Any) -> None:
     write_json(path, np.asarray(value, np.uint8).reshape(-1, 3).tolist())
 
@@ -293,13 +315,17 @@ _FORMATS: Mapping[str, _Format] = {
     "rgb": _Format(".png", _write_rgb, lambda text: read_rgb(Path(text))),
     "grey": _Format(".png", _write_rgb, lambda text: read_grey(Path(text))),
     "depth": _Format(".npy", _write_depth, _read_depth),
+    "relative_depth": _Format(".npy", _write_npy, _read_depth),
     "normal": _Format(".png", _write_normal, _read_normal),
     "label": _Format(".png", _write_ids, _read_ids),
     "instance": _Format(".png", _write_ids, _read_ids),
     "edge": _Format(".png", _write_mask, _read_mask),
     "mask": _Format(".png", _write_mask, _read_mask),
+    "sketch": _Format(".png", _write_rgb, lambda text: read_rgb(Path(text))),
     "text": _Format(".txt", _write_text, _read_text),
     "box": _Format(".json", _write_box, _read_box),
+    "pose": _Format(".json", _write_pose, _read_pose),
+    "segment": _Format(".json", _write_segment, _read_segment),
     "palette": _Format(".json", _write_palette, _read_palette),
     "values": _Format(".json", _write_values, _read_values),
     "feature": _Format(".npy", _write_npy, _read_feature),

@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from mmtok.errors import unknown
+from mmtok.show import overlays
 from mmtok.show.canvas import (
     FAINT,
     INK,
@@ -31,11 +32,12 @@ from mmtok.show.colours import (
     feature_basis,
     feature_colours,
     heat,
-    name_colour,
     normal_colours,
+    relative_depth_colours,
 )
 
 DEPTH_RANGE = (3.0, 24.0)
+NAMED = 4  # classes that a legend has room for
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,8 +46,8 @@ class Look:
 
     Attributes:
       size: Side of the square picture in pixels.
-      context: Image that overlays (boxes) are drawn on.
-      names: Class names by class id (a legend of the classes present is drawn) or names of a vector's entries.
+      context: Image that overlays (boxes, persons, instances) are drawn on.
+      names: Class names by class id (a legend of the commonest classes is drawn) or names of a vector's entries.
       basis: Colours of feature maps; None makes one for each map, which cannot be compared with another.
       depth_range: Metres that get the brightest and the darkest colour.
     """
@@ -73,7 +75,7 @@ def picture(
       value: Raw value of a modality; None gives a tile that says "absent".
       show: How: a key of `SHOWS` (`Modality.show`).
       size: Side of the square picture in pixels.
-      context: Image (H, W, 3) that boxes are drawn on; blank without.
+      context: Image (H, W, 3) that boxes, persons and instances are drawn on; blank without.
       names: Class names by id, or names of the entries of a vector.
       basis: Shared colours of feature maps, from `feature_basis`.
       depth_range: Metres shown brightest and darkest.
@@ -105,6 +107,10 @@ def _depth(value: np.ndarray, look: Look) -> Picture:
     return fit(depth_colours(_plane(value), nearest=nearest, farthest=farthest), size=look.size)
 
 
+def _relative_depth(value: np.ndarray, look: Look) -> Picture:
+    return fit(relative_depth_colours(_plane(value)), size=look.size)
+
+
 def _normal(value: np.ndarray, look: Look) -> Picture:
     return fit(normal_colours(value), size=look.size)
 
@@ -112,9 +118,7 @@ def _normal(value: np.ndarray, look: Look) -> Picture:
 def _label(value: np.ndarray, look: Look) -> Picture:
     classes = _plane(value).astype(np.int64)
     tile = fit(class_colours()[classes % 256], size=look.size, smooth=False)
-    present = set(np.unique(classes).tolist())
-    named = [(clean(name), index) for index, name in enumerate(look.names) if index in present]
-    return _legend(tile, named) if named else tile
+    return _legend(tile, _commonest(classes, look.names)) if look.names else tile
 
 
 def _instance(value: np.ndarray, look: Look) -> Picture:
@@ -138,26 +142,15 @@ def _text(value: str, look: Look) -> Picture:
 
 
 def _box(value: Sequence[Mapping[str, Any]], look: Look) -> Picture:
-    size = look.size
-    image, draw = canvas(size, size, PANEL)
-    left, top, width, height = 0, 0, size, size
-    if look.context is not None:
-        ground = fit(look.context, size=size)
-        image.paste(Image.fromarray((ground * 0.55 + 255 * 0.45).round().astype(np.uint8)))
-        longest = max(look.context.shape[:2])
-        height, width = (round(side * size / longest) for side in look.context.shape[:2])
-        left, top = (size - width) // 2, (size - height) // 2
-    face = font(max(8, size // 13))
-    for item in reversed(value):  # the first is nearest, so it is drawn last
-        name, colour = clean(str(item["label"])), name_colour(str(item["label"]))
-        x = sorted(left + float(item["box"][i]) * (width - 1) for i in (0, 2))
-        y = sorted(top + float(item["box"][i]) * (height - 1) for i in (1, 3))
-        draw.rectangle((x[0], y[0], x[1], y[1]), outline=colour, width=max(2, size // 64))
-        tag = draw.textbbox((0, 0), name, font=face)
-        corner = (max(0, min(x[0], size - tag[2] - 4)), max(0, y[0] - tag[3] - 1))
-        draw.rectangle((corner[0], corner[1], corner[0] + tag[2] + 3, corner[1] + tag[3] + 1), fill=colour)
-        draw.text((corner[0] + 2, corner[1]), name, font=face, fill=readable_on(colour))
-    return as_array(image)
+    return overlays.boxes(value, size=look.size, context=look.context)
+
+
+def _pose(value: Sequence[Mapping[str, Any]], look: Look) -> Picture:
+    return overlays.poses(value, size=look.size, context=look.context)
+
+
+def _segment(value: Sequence[Mapping[str, Any]], look: Look) -> Picture:
+    return overlays.segments(value, size=look.size, context=look.context)
 
 
 def _palette(value: Any, look: Look) -> Picture:
@@ -235,13 +228,17 @@ SHOWS: Mapping[str, Callable[[Any, Look], Picture]] = {
     "rgb": _rgb,
     "grey": _rgb,
     "depth": _depth,
+    "relative_depth": _relative_depth,
     "normal": _normal,
     "label": _label,
     "instance": _instance,
     "edge": _edge,
     "mask": _edge,
+    "sketch": _edge,
     "text": _text,
     "box": _box,
+    "pose": _pose,
+    "segment": _segment,
     "palette": _palette,
     "values": _values,
     "feature": _feature,
@@ -250,15 +247,22 @@ SHOWS: Mapping[str, Callable[[Any, Look], Picture]] = {
 """Way to show -> how to draw a raw value."""
 
 
+def _commonest(classes: np.ndarray, names: Sequence[str]) -> list[tuple[str, int]]:
+    """Names and ids of the classes with the most pixels, the commonest first; ids without a name get a plain one."""
+    ids, counts = np.unique(classes, return_counts=True)
+    most: list[int] = ids[np.argsort(-counts, kind="stable")][:NAMED].tolist()
+    return [(clean(names[id]) if 0 <= id < len(names) else f"class {id}", id) for id in most]
+
+
 def _legend(tile: Picture, named: Sequence[tuple[str, int]]) -> Picture:
-    """Writes the classes present along the bottom, each on its colour."""
+    """Writes classes along the bottom, each on its colour."""
     image = Image.fromarray(tile)
     draw = ImageDraw.Draw(image)
     size = tile.shape[0]
     face = font(max(8, size // 14))
     x, y = 2.0, size - face.size * 1.5
     for name, index in reversed(named):
-        red, green, blue = class_colours()[index].tolist()
+        red, green, blue = class_colours()[index % 256].tolist()
         colour = (red, green, blue)
         width = face.getlength(name) + 6
         if x + width > size - 2:

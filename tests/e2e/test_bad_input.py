@@ -52,6 +52,8 @@ WRONG = {
     f"{PHOTO} --to dept": "unknown target modality 'dept' (did you mean 'depth'?)",
     f"{PHOTO} --to pixels": "target 'pixels': the model reads this continuous modality but cannot produce it",
     f"{PHOTO} --to depth,depth": "target 'depth' occurs twice",
+    f"{PHOTO} --to all --recipe from-picture": "unknown recipe 'from-picture'",
+    f"{PHOTO} --to depth --then nowhere": "nowhere: no finished model there",
     f"{PHOTO} --to ,": "--to: no target modality given",
     f"{PHOTO}": "missing from mmtok sample: --to STR",
     # what is given

@@ -34,6 +34,16 @@ def _truths(show: str, metric: metrics.Metric, seed: int, count: int = 5) -> lis
         "box": lambda: [
             {"label": "ab"[i % 2], "box": [0.1 * i, 0.1, 0.1 * i + 0.3, 0.9]} for i in range(rng.integers(1, 4))
         ],
+        "pose": lambda: [
+            {"box": [0.1 * i, 0.1, 0.1 * i + 0.3, 0.9], "pose": rng.normal(size=(23, 3, 3))}
+            for i in range(rng.integers(1, 4))
+        ],
+        "segment": lambda: [
+            {"point": [0.1, 0.1], "instances": [{"box": [0.1 * i, 0.1, 0.1 * i + 0.3, 0.9], "mask": [1] * 16}]}
+            for i in range(rng.integers(1, 4))
+        ],
+        "relative_depth": lambda: rng.normal(size=(6, 5)).astype(np.float32),
+        "sketch": lambda: rng.integers(0, 256, (6, 5, 3), dtype=np.uint8),
         "palette": lambda: rng.integers(0, 256, (rng.integers(1, 6), 3), dtype=np.uint8),
         "values": lambda: {"a": float(rng.normal()), "b": float(rng.integers(5))},
         "feature": lambda: rng.normal(size=(3, 3, 4)).astype(np.float32),
@@ -153,6 +163,43 @@ def test_box_f1_by_hand():
     assert metrics.CLASS_F1([elsewhere], [truth]) == 1
     assert metrics.CLASS_F1([elsewhere[:1]], [truth]) == pytest.approx(2 / 3)
     assert metrics.CLASS_F1([None, []], [truth, []]) == 0.5
+
+
+def test_joint_error_by_hand():
+    rest = np.broadcast_to(np.eye(3), (23, 3, 3))
+    bent = rest.copy()
+    bent[17] = [[0, 1, 0], [-1, 0, 0], [0, 0, 1]]  # the left elbow by a right angle: wrist and hand are elsewhere
+    box = [0.0, 0.0, 0.5, 1.0]
+    moved = (0.25 + 0.33) * np.sqrt(2) / 24
+    one, other = {"box": box, "pose": rest}, {"box": box, "pose": bent}
+    assert metrics.JOINTS([[other]], [[one]]) == pytest.approx(1000 * moved)
+    assert metrics.JOINTS([[other, one]], [[one, other]]) == pytest.approx(0, abs=1e-6)
+    away = {"box": [0.5, 0.0, 1.0, 1.0], "pose": rest}
+    assert metrics.JOINTS([[away]], [[one, other]]) == pytest.approx(500)
+    assert metrics.JOINTS([[]], [[one]]) == metrics.JOINTS([None], [[one]]) == 1000
+    assert metrics.JOINTS([[]], [[]]) == 0
+
+
+def test_instances_match_by_their_boxes():
+    def points(*boxes):
+        return [{"point": [0, 0], "instances": [{"box": list(box), "mask": [1] * 16}]} for box in boxes]
+
+    one, other = (0, 0, 0.5, 1), (0.5, 0, 1, 1)
+    assert metrics.SEGMENT_F1([points(other, one)], [points(one, other)]) == 1
+    assert metrics.SEGMENT_F1([points(one)], [points(one, other)]) == pytest.approx(2 / 3)
+    assert metrics.SEGMENT_F1([points()], [points(one)]) == 0
+    assert metrics.SEGMENT_F1([points()], [[{"point": [0, 0], "instances": []}]]) == 1
+
+
+def test_correlation_is_that_of_numpy():
+    seen, truth = RNG.normal(size=(2, 6, 5)).astype(np.float32)
+    expected = np.corrcoef(seen.ravel(), truth.ravel())[0, 1]
+    assert metrics.CORRELATION([seen], [truth]) == pytest.approx(expected, abs=1e-6)
+    assert metrics.CORRELATION([3 * seen + 4], [truth]) == pytest.approx(expected, abs=1e-5)
+    holes = np.where(np.arange(30).reshape(6, 5) % 3 == 0, np.inf, truth)
+    inside = np.isfinite(holes)
+    expected = np.corrcoef(seen[inside], truth[inside])[0, 1]
+    assert metrics.CORRELATION([seen], [holes]) == pytest.approx(expected, abs=1e-6)
 
 
 def test_box_matching_finds_the_most_matches():

@@ -1,7 +1,10 @@
 """What 4M writes as text: exact words where the format says them, and values that come back."""
 
+import dataclasses
 import json
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +15,10 @@ from mmtok.errors import MmtokError
 from mmtok.interop.fourm import texts
 from mmtok.interop.fourm.modalities import CHUNKS, WORDS
 from mmtok.interop.fourm.texts import FORMS, METADATA, FourMTextConfig, FourMTextTokenizer
-from mmtok.tokenizers.artifact import load
+from mmtok.tokenizers.artifact import create, load
+from mmtok.tokenizers.networks.mlp import MLPConfig
+from mmtok.tokenizers.quantizers import MemcodesConfig
+from mmtok.tokenizers.vectors import VectorConfig
 from mmtok.tokenizers.wordpiece import WordPieceConfig, WordPieceTokenizer
 
 
@@ -232,6 +238,59 @@ def test_values_of_another_form_are_one_sentence():
     ):
         with pytest.raises(MmtokError, match=f"modality '{form}', sample 0 of the batch: not a value of the form"):
             text_tokenizer(form, 64).encode([value])
+
+
+def body_tokenizer(codes: int = 8, size: int = 1024, length: int = 207) -> Any:
+    network = MLPConfig(width=8, depth=1)
+    config = VectorConfig(
+        length=length,
+        encoder=network,
+        decoder=network,
+        quantizer=MemcodesConfig(size=size, latent=2 * codes, codes=codes),
+    )
+    made: Any = create(name="pose", source="pose", config=config)
+    return made.with_module(made.init(jax.random.key(0)))
+
+
+def test_a_tokenizer_within_the_text_is_part_of_the_artifact(tmp_path):
+    inner, plain = body_tokenizer(), text_tokenizer("poses", 64)
+    assert isinstance(plain, FourMTextTokenizer)
+    nested = plain.with_inner(inner)
+    poses = np.random.default_rng(0).normal(size=(2, 23, 3, 3)).astype(np.float32)
+    ids = inner.encode([pose.ravel() for pose in poses]).values[..., 0]
+    column = nested.encode([[{**PERSON, "pose": poses[0]}], [], None, [{**PERSON, "pose": poses[1].tolist()}]])
+    as_ids = plain.encode([[{**PERSON, "pose": row}] for row in ids])
+    np.testing.assert_array_equal(column.values[[0, 3]], as_ids.values)
+    decoded = nested.decode(column)
+    assert decoded[1:3] == [[], None]
+    expected = inner.decode(inner.encode([pose.ravel() for pose in poses]))
+    np.testing.assert_allclose(decoded[0][0]["pose"], expected[0].reshape(23, 3, 3), atol=1e-5)
+    np.testing.assert_allclose(decoded[3][0]["pose"], expected[1].reshape(23, 3, 3), atol=1e-5)
+    assert nested.read("human v0=1 v1=2 v2=3 v3=4") == [{"box": [1 / 999, 2 / 999, 3 / 999, 4 / 999]}]
+    nested.save(tmp_path / "t")
+    again = load(tmp_path / "t")
+    assert again.fingerprint == nested.fingerprint != plain.fingerprint
+    other = dataclasses.replace(nested, arrays={name: array + 1 for name, array in nested.arrays.items()})
+    assert other.fingerprint != nested.fingerprint
+    np.testing.assert_array_equal(again.decode(column)[0][0]["pose"], decoded[0][0]["pose"])
+    with pytest.raises(MmtokError, match=r"modality 'poses', sample 1 of the batch: .*expected 207 finite numbers"):
+        nested.encode([None, [{**PERSON, "pose": [1] * 8}]])
+
+
+@pytest.mark.parametrize(
+    ("form", "inner", "sentence"),
+    [
+        ("poses", {"codes": 4}, "holds 8 tokens out of 1024 for each pose, the tokenizer given makes 4 out of 1024"),
+        ("poses", {"size": 2048}, "the tokenizer given makes 8 out of 2048"),
+        ("poses", {"length": 12}, "each pose is 207 numbers, the tokenizer given takes 12"),
+        ("boxes", {}, "texts of the form 'boxes' hold no tokens of another"),
+    ],
+)
+def test_tokenizers_that_a_text_cannot_hold(form, inner, sentence):
+    plain = text_tokenizer(form, 64)
+    assert isinstance(plain, FourMTextTokenizer)
+    with pytest.raises(MmtokError, match=sentence):
+        plain.with_inner(body_tokenizer(**inner))
 
 
 def test_wordpiece_text_and_its_artifact(tmp_path):

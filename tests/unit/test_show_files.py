@@ -23,6 +23,8 @@ VALUES = {
     "mask": RNG.integers(0, 2, (5, 7), dtype=np.uint8),
     "text": "two red spheres, naïve",
     "box": [{"label": "cube", "box": [0.1, 0.2, 0.5, 0.75]}],
+    "relative_depth": RNG.normal(size=(3, 4)).astype(np.float32),
+    "sketch": RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8),
     "palette": RNG.integers(0, 256, (3, 3), dtype=np.uint8),
     "values": {"brightness": 0.25, "spheres": 2.0},
     "feature": RNG.normal(size=(2, 3, 4)).astype(np.float32),
@@ -48,6 +50,73 @@ def test_vector_round_trip(tmp_path):
     back = read_value(str(write_value(tmp_path / "camera", camera, "values")), "values")
     assert back.dtype == np.float32
     assert np.array_equal(back, camera)
+
+
+PEOPLE = [
+    {
+        "box": [0.0, 0.25, 0.5, 1.0],
+        "pose": RNG.normal(size=(23, 3, 3)).astype(np.float32).round(4),
+        "global": [1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, -1.0],
+        "camera": [0.5, -0.25, 2.0],
+        "shape": [0.5] * 10,
+    },
+    {"box": [0.0, 0.25, 0.5, 1.0], "pose": [1, 2, 3, 4, 5, 6, 7, 1023]},
+]
+
+
+def test_persons_survive(tmp_path):
+    back = read_value(str(write_value(tmp_path / "people", PEOPLE, "pose")), "pose")
+    assert back[1] == PEOPLE[1]
+    assert {key: back[0][key] for key in back[0] if key != "pose"} == {
+        k: v for k, v in PEOPLE[0].items() if k != "pose"
+    }
+    assert back[0]["pose"].dtype == np.float32
+    np.testing.assert_allclose(back[0]["pose"], PEOPLE[0]["pose"], atol=1e-5)
+
+
+def test_instances_survive(tmp_path):
+    mask = RNG.integers(0, 2, (6, 5), dtype=np.uint8)
+    found = [{"box": [0.0, 0.5, 0.25, 1.0], "mask": mask}, {"box": [0.0, 0.5, 0.25, 1.0], "mask": [7] * 16}]
+    value = [{"point": [0.5, 0.25], "instances": found}, {"point": [0.0, 1.0], "instances": []}]
+    back = read_value(str(write_value(tmp_path / "found", value, "segment")), "segment")
+    assert back[1] == value[1]
+    assert back[0]["instances"][1] == found[1]
+    assert back[0]["instances"][0]["mask"].dtype == np.uint8
+    np.testing.assert_array_equal(back[0]["instances"][0]["mask"], mask)
+
+
+@pytest.mark.parametrize(
+    ("value", "show", "sentence"),
+    [
+        ({}, "pose", "p.json: a list of persons was expected, it is a dict"),
+        ([{"pose": [1]}], "pose", "p.json: person 0: a mapping of box, pose, global, camera, shape was expected"),
+        ([{"box": [0, 0, 1, 1]}, {"box": [0, 0, 1]}], "pose", "p.json: person 1: 'box' must be 4 numbers"),
+        ([{"box": [0, 0, 1, 2]}], "pose", "p.json: person 0: 'box' must be xmin, ymin, xmax, ymax as fractions"),
+        ([{"box": [0, 0, 1, 1], "hat": 1}], "pose", "p.json: person 0: a mapping of .* expected, found .*hat"),
+        ([{"box": [0, 0, 1, 1], "pose": [0.5] * 8}], "pose", "p.json: person 0: 'pose' must be 207 numbers"),
+        ([{"box": [0, 0, 1, 1], "camera": [[1], [2, 3]]}], "pose", "p.json: person 0: 'camera' must be 3 numbers"),
+        ([{"box": [0, 0, 1, 1], "shape": "tall"}], "pose", "p.json: person 0: 'shape' must be 10 numbers"),
+        (3, "segment", "p.json: a list of points was expected, it is a int"),
+        ([{"point": [0, 0]}], "segment", "p.json: point 0: a mapping of point, instances was expected, found point"),
+        ([{"point": [0, 9], "instances": []}], "segment", "p.json: point 0: 'point' must be x, y as fractions"),
+        (
+            [{"point": [0, 0], "instances": [{"box": [0, 0, 1, 1], "mask": ["01", "0"]}]}],
+            "segment",
+            "p.json: point 0, instance 0: 'mask' must be token ids or rows of equal length",
+        ),
+        (
+            [{"point": [0, 0], "instances": [{"box": [0, 0, 1, 1], "mask": []}]}],
+            "segment",
+            "p.json: point 0, instance 0: 'mask' must be",
+        ),
+    ],
+)
+def test_bad_persons_and_instances_in_one_sentence(tmp_path, monkeypatch, value, show, sentence):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.json").write_text(json.dumps(value))
+    with pytest.raises(MmtokError, match=sentence) as caught:
+        read_value("p.json", show)
+    assert "\n" not in str(caught.value)
 
 
 def test_normals_survive_eight_bits(tmp_path):

@@ -12,6 +12,7 @@ from mmtok.show.canvas import UNDEFINED, font, wrap
 from mmtok.show.colours import class_colours
 
 GRID = (6, 6)
+BOX = st.lists(st.floats(0, 1), min_size=4, max_size=4)
 ARRAYS = {
     "rgb": hnp.arrays(np.uint8, (*GRID, 3)),
     "grey": hnp.arrays(np.uint8, GRID),
@@ -26,10 +27,39 @@ ARRAYS = {
         st.builds(
             lambda label, box: {"label": label, "box": box},
             st.text(max_size=12),
-            st.lists(st.floats(0, 1), min_size=4, max_size=4),
+            BOX,
         ),
         max_size=4,
     ),
+    "pose": st.lists(
+        st.fixed_dictionaries(
+            {"box": BOX},
+            optional={
+                "pose": hnp.arrays(np.float32, (23, 3, 3), elements=st.floats(-1, 1, width=32)) | st.just([1] * 8),
+                "global": st.lists(st.floats(-1, 1), min_size=9, max_size=9),
+            },
+        ),
+        max_size=3,
+    ),
+    "segment": st.lists(
+        st.fixed_dictionaries(
+            {
+                "point": st.lists(st.floats(0, 1), min_size=2, max_size=2),
+                "instances": st.lists(
+                    st.fixed_dictionaries(
+                        {
+                            "box": BOX,
+                            "mask": hnp.arrays(np.uint8, (4, 4), elements=st.integers(0, 1)) | st.just([1] * 16),
+                        }
+                    ),
+                    max_size=2,
+                ),
+            }
+        ),
+        max_size=3,
+    ),
+    "relative_depth": hnp.arrays(np.float32, GRID, elements=st.floats(width=32)),
+    "sketch": hnp.arrays(np.uint8, (*GRID, 3)),
     "palette": hnp.arrays(np.uint8, st.tuples(st.integers(0, 7), st.just(3))),
     "values": st.dictionaries(st.text(max_size=20), st.floats(), max_size=30)
     | hnp.arrays(np.float32, st.integers(0, 40), elements=st.floats(width=32)),
@@ -83,6 +113,18 @@ def test_depth_range_is_fixed():
     assert np.array_equal(near[:, 0], both[:, 0])
 
 
+def test_relative_depth_has_a_range_of_its_own():
+    depth = np.linspace(-2, 3, 400, dtype=np.float32).reshape(20, 20)
+    pixels = picture(depth, "relative_depth", size=20)
+    assert (np.diff(pixels.astype(int).sum(-1).ravel()) <= 6).all()  # the nearest is the brightest
+    assert pixels[0, 0].sum() > 600 > 60 > pixels[-1, -1].sum()
+    assert np.array_equal(pixels, picture(depth * 50 + 7, "relative_depth", size=20))
+    depth[0, 0], depth[-1, -1] = np.inf, 1e6
+    spoiled = picture(depth, "relative_depth", size=20)
+    assert tuple(spoiled[0, 0]) == UNDEFINED
+    assert np.abs(spoiled[1:-1].astype(int) - pixels[1:-1]).max() < 12
+
+
 def test_normals_use_the_usual_colours():
     pixels = picture(np.array([[[0, 0, 1], [1, 0, 0]], [[0, 1, 0], [0, 0, 0]]], np.float32), "normal", size=2)
     assert pixels[0, 0].tolist() == [128, 128, 255]
@@ -107,6 +149,20 @@ def test_a_legend_is_drawn_for_named_classes():
     value = np.ones((8, 8), np.uint8)
     assert not np.array_equal(
         picture(value, "label", size=96), picture(value, "label", size=96, names=("sky", "floor"))
+    )
+
+
+def test_a_legend_names_the_commonest_classes():
+    value = np.repeat(np.arange(8, dtype=np.uint8) % 4, 8).reshape(8, 8)
+    value[0, 0] = 4
+    names = ("a", "b", "c", "d", "e")
+    pixels = picture(value, "label", size=96, names=names)
+    assert (pixels[:60] == picture(value, "label", size=96)[:60]).all()
+    assert np.array_equal(pixels, picture(value, "label", size=96, names=("a", "b", "c", "d", "x")))
+    assert not np.array_equal(pixels, picture(value, "label", size=96, names=("a", "b", "c", "x", "e")))
+    assert np.array_equal(
+        picture(value, "label", size=96, names=("a", "b", "c")),
+        picture(value, "label", size=96, names=("a", "b", "c", "class 3")),
     )
 
 

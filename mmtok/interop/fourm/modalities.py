@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping
 
+from mmtok.interop.fourm.classes import CLASSES
 from mmtok.modality import Modality, Vocabulary
 
 WORDS = Vocabulary(size=30_000, sentinel_count=200)
@@ -41,7 +42,16 @@ def _pixels(size: int) -> Modality:
     )
 
 
-def _grid(name: str, vocabulary: int, *, field: str, show: str, size: int = 224, patch: int = 16) -> Modality:
+def _grid(
+    name: str,
+    vocabulary: int,
+    *,
+    field: str,
+    show: str,
+    names: tuple[str, ...] = (),
+    size: int = 224,
+    patch: int = 16,
+) -> Modality:
     return Modality(
         name=f"tok_{name}@{size}",
         kind="grid",
@@ -49,6 +59,7 @@ def _grid(name: str, vocabulary: int, *, field: str, show: str, size: int = 224,
         vocabulary=Vocabulary(size=vocabulary),
         source=_field(field, size),
         show=show,
+        names=names,
     )
 
 
@@ -74,12 +85,12 @@ MODALITIES: Mapping[str, Modality] = {
     for modality in (
         *(_pixels(size) for size in (224, 448)),
         *(_grid("rgb", 16_384, field="rgb", show="rgb", size=size) for size in (224, 448)),
-        *(_grid("depth", 8192, field="depth", show="depth", size=size) for size in (224, 448)),
+        *(_grid("depth", 8192, field="depth", show="relative_depth", size=size) for size in (224, 448)),
         *(_grid("normal", 8192, field="normal", show="normal", size=size) for size in (224, 448)),
-        *(_grid("semseg", 4096, field="semseg", show="label", size=size) for size in (224, 448)),
+        *(_grid("semseg", 4096, field="semseg", show="label", names=CLASSES, size=size) for size in (224, 448)),
         *(_grid("clip", 8192, field="clip", show="feature", size=size) for size in (224, 448)),
-        _grid("canny_edge", 8192, field="canny_edge", show="edge"),
-        _grid("sam_edge", 8192, field="sam_edge", show="edge"),
+        _grid("canny_edge", 8192, field="canny_edge", show="sketch"),
+        _grid("sam_edge", 8192, field="sam_edge", show="sketch"),
         _grid("dinov2", 8192, field="dinov2", show="feature", patch=14),
         _grid("imagebind", 8192, field="imagebind", show="feature", patch=14),
         _vector("dinov2_global"),
@@ -87,9 +98,9 @@ MODALITIES: Mapping[str, Modality] = {
         _text("caption", 256, positions=256),
         _text("det", 256, positions=256, show="box"),
         _text("metadata", 40, positions=40, show="values", vocabulary=CHUNKS),
-        _text("human_poses", 275, positions=263, show="array"),
+        _text("human_poses", 275, positions=263, show="pose"),
         _text("color_palette", 23, positions=23, show="palette"),
-        _text("sam_instance", 290, positions=290, show="array"),
+        _text("sam_instance", 290, positions=290, show="segment"),
         Modality(
             name="t5_caption",
             kind="continuous",
@@ -115,8 +126,12 @@ TOKENIZED: Mapping[str, tuple[str, ...]] = {
     "ImageBind-H14": ("tok_imagebind",),
     "DINOv2-B14-global": ("tok_dinov2_global",),
     "ImageBind-H14-global": ("tok_imagebind_global",),
+    "human_poses": ("human_poses",),
+    "sam_mask": ("sam_instance",),
+    "sam_instance": ("sam_instance",),
 }
-"""Domain of a 4M tokenizer -> the modalities whose tokens it makes, without their resolution."""
+"""Domain of a 4M tokenizer -> the modalities whose tokens it makes, without their resolution; those of poses and masks
+stand in the text of their modality."""
 
 RELEASED: Mapping[str, str] = {
     "rgb_16k": "rgb",
