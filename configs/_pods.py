@@ -39,7 +39,7 @@ def pods(size: str, *, fsdp: int, learning_rate: float = 1e-4) -> Project:
     fields = {modality.name.partition("@")[0]: _field(modality) for modality in modalities}
     targets = [modality.name.partition("@")[0] for modality in modalities if modality.is_target]
     return Project(
-        root=Path(f"runs/pods_{size}"),
+        root=Path(f"runs/pods_{size}".lower()),
         data=FoldersConfig(root=Path("data/4m-21"), fields={name: name for name in fields}),
         modalities=fields,
         model=sized(size, dtype="bfloat16", remat="full"),

@@ -112,10 +112,10 @@ def _collective(line: str, match: re.Match[str], *, times: int, scatters: bool) 
     )
     kind, starts = match[2], match[3]
     members = _members(line)
-    if kind == "reduce-scatter":
-        total *= members
-    elif kind == "all-gather" and starts:  # its result names what it takes, too
+    if kind in ("all-gather", "reduce-scatter") and starts:  # its result names what it takes, too
         total = total * members // (members + 1)
+    elif kind == "reduce-scatter":
+        total *= members
     elif kind == "collective-permute" and starts:
         total //= 2
     return Collective(

@@ -25,6 +25,10 @@ from mmtok.train.task import Task
 Change = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """Freshly initialised parameters by dotted name -> those to start from."""
 
+# libtpu joins sums of gradients into large ones, and then leaves each of them whole on every device: several times the
+# traffic of a reduce-scatter (docs/pods.md has the figures).
+OPTIONS: Mapping[str, dict[str, Any]] = {"tpu": {"xla_jf_crs_combiner_threshold_in_bytes": str(2**24)}}
+
 OWN = 3  # metrics of the step itself, before those of the task
 
 
@@ -99,6 +103,7 @@ class Program:
             donate_argnums=0,
             in_shardings=(self._shardings, self._batch_sharding),
             out_shardings=(self._shardings, NamedSharding(self.mesh, PartitionSpec())),
+            compiler_options=OPTIONS.get(self.mesh.devices.flat[0].platform),
         )
 
     def init(self) -> TrainState:

@@ -64,8 +64,8 @@ class ToyTask:
         return {"x": x[rows], "y": y[rows]}
 
 
-def any_to_any() -> AnyToAnyTask:
-    modalities = tuple(Modality(name=n, kind="grid", shape=(4, 4), vocabulary=Vocabulary(size=32)) for n in "ab")
+def any_to_any(*, ids: int = 32) -> AnyToAnyTask:
+    modalities = tuple(Modality(name=n, kind="grid", shape=(4, 4), vocabulary=Vocabulary(size=ids)) for n in "ab")
     return AnyToAnyTask(
         sized("nano", dim=32, heads=2, head_dim=16, mlp_hidden=64, encoder_depth=1, decoder_depth=1),
         modalities,
@@ -159,7 +159,7 @@ def check_resume_on_another_mesh(folder):
 
 def check_what_is_sent():
     """Split over eight devices, no table is gathered, nor its gradient summed, as a whole."""
-    task = any_to_any()
+    task = any_to_any(ids=512)
     for mesh in (MESHES[1], MESHES[3]):
         program = Program(task, config(mesh))
         sent = collectives(program.lower().compile().as_text())
@@ -183,6 +183,7 @@ if __name__ == "__main__":
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         check_against_one_device(ToyTask())
         check_resume_on_another_mesh(Path(temporary) / "run")
+        jax.config.update("jax_disable_most_optimizations", True)  # what is to come runs once
         check_against_one_device(any_to_any())
         check_what_is_sent()
     print(jax.device_count(), "devices checked")
