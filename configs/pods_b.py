@@ -1,4 +1,4 @@
-"""B (the preset for matrix units, `B-tpu`) with the modalities of 4M-21 on a pod: 256 + 256 tokens, global batch 8192, bfloat16.
+"""B-tpu with the modalities of 4M-21 on a pod: 256 + 256 tokens, global batch 8192, bfloat16.
 
     mmtok inspect configs/pods_b.py --shardings --target v5e-64
     mmtok compile configs/pods_b.py --target v5e-64      # no such hardware needed; docs/pods.md has the tables

@@ -1,4 +1,4 @@
-"""L (the preset for matrix units, `L-tpu`) with the modalities of 4M-21 on a pod: 256 + 256 tokens, global batch 8192, bfloat16.
+"""L-tpu with the modalities of 4M-21 on a pod: 256 + 256 tokens, global batch 8192, bfloat16.
 
     mmtok inspect configs/pods_l.py --shardings --target v5e-128
     mmtok compile configs/pods_l.py --target v5e-128      # no such hardware needed; docs/pods.md has the tables

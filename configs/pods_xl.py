@@ -1,4 +1,4 @@
-"""XL (the preset for matrix units, `XL-tpu`) with the modalities of 4M-21 on a pod: 256 + 256 tokens, global batch 8192, bfloat16.
+"""XL-tpu with the modalities of 4M-21 on a pod: 256 + 256 tokens, global batch 8192, bfloat16.
 
     mmtok inspect configs/pods_xl.py --shardings --target v5p-256
     mmtok compile configs/pods_xl.py --target v5p-256      # no such hardware needed; docs/pods.md has the tables

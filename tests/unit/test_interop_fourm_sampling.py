@@ -53,9 +53,10 @@ def test_grids_from_pixels_in_one_step(sampler, arrays, photo, target, guidance)
     )
 
 
+@pytest.mark.parametrize("constrained", [False, True])
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
-def test_captions_from_pixels(sampler, arrays, photo, guidance):
-    made = greedy(sampler, photo, "caption", guidance).column
+def test_captions_from_pixels(sampler, arrays, photo, guidance, constrained):
+    made = greedy(sampler, photo, "caption", guidance, constrained=constrained).column
     want = arrays[f"out/rgb_to/caption/greedy/cfg{guidance}"]
     assert not arrays[f"out/rgb_to/caption/greedy/cfg{guidance}/input_mask"].any()
     np.testing.assert_array_equal(made.values[:, : want.shape[1], 0], want)
