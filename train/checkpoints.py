@@ -42,16 +42,19 @@ class Checkpoints:
     Args:
       folder: Where they lie; made when missing. Left-overs of interrupted writes are removed.
       keep: How many of the newest are kept.
+      keep_every: Those of multiples of so many steps are kept too; 0: none.
       config: What must be the same for a run to go on, as JSON values; saved with each checkpoint.
     """
 
-    def __init__(self, folder: Path, *, keep: int, config: Mapping[str, Any]):
+    def __init__(self, folder: Path, *, keep: int, keep_every: int = 0, config: Mapping[str, Any]):
         self._folder, self._config = folder, config
         policies = ocp.training
+        preserve = policies.preservation_policies
+        kept = [preserve.LatestN(keep), *([preserve.EveryNSteps(keep_every)] if keep_every else [])]
         self._orbax = policies.Checkpointer(
             str(folder.absolute()),
             save_decision_policy=policies.save_decision_policies.FixedIntervalPolicy(1),  # pyright: ignore[reportArgumentType]
-            preservation_policy=policies.preservation_policies.LatestN(keep),  # pyright: ignore[reportArgumentType]
+            preservation_policy=preserve.AnyPreservationPolicy(kept),  # pyright: ignore[reportArgumentType]
             cleanup_tmp_directories=True,
         )
 

@@ -85,6 +85,7 @@ class FitConfig:
         entries stops all the same.
       checkpoint_every: Steps between two checkpoints; the last step always has one.
       keep: Newest checkpoints that are kept.
+      keep_every: Checkpoints at multiples of so many steps are kept too, for good; 0: none.
       seed: Of initial parameters and of every random choice inside the step.
       mesh: Devices.
       watchdog_seconds: When no step has ended for so long, the stack of every thread is reported; 0: never.
@@ -101,6 +102,7 @@ class FitConfig:
     non_finite: Literal["stop", "skip"] = "stop"
     checkpoint_every: int = 1000
     keep: int = 3
+    keep_every: int = 0
     seed: int = 0
     mesh: MeshConfig = MeshConfig()
     watchdog_seconds: float = 600.0
@@ -112,5 +114,10 @@ class FitConfig:
         for name in ("steps", "accumulate", "log_every", "checkpoint_every", "keep", "threads"):
             if getattr(self, name) < 1:
                 raise MmtokError(f"training config: {name} is {getattr(self, name)}, it must be at least 1")
+        if self.keep_every < 0 or self.keep_every % self.checkpoint_every:
+            raise MmtokError(
+                f"training config: keep_every is {self.keep_every}, it must be 0 or a multiple of checkpoint_every"
+                f" {self.checkpoint_every}"
+            )
         if not 0 <= self.ema < 1:
             raise MmtokError(f"training config: ema is {self.ema}, a decay lies in [0, 1)")

@@ -30,6 +30,7 @@ FREE = (
     "non_finite",
     "checkpoint_every",
     "keep",
+    "keep_every",
     "mesh",
     "watchdog_seconds",
     "threads",
@@ -78,7 +79,9 @@ def fit(
     resolved = {"task": {"name": task.name, "config": to_json(task.config)}, "fit": to_json(config)}
     matters = resolved | {"fit": {key: value for key, value in resolved["fit"].items() if key not in FREE}}
     with contextlib.ExitStack() as stack:
-        checkpoints = Checkpoints(folder / "checkpoints", keep=config.keep, config=matters)
+        checkpoints = Checkpoints(
+            folder / "checkpoints", keep=config.keep, keep_every=config.keep_every, config=matters
+        )
         stack.callback(checkpoints.close)
         restored = checkpoints.restore(program.abstract)
         if is_first():

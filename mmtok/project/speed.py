@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mmtok.data import RandomBatches, Store, TokenBatches
+from mmtok.data.shuffle import Order
 from mmtok.masking import Masker
 from mmtok.model import FLOP_RULE
 from mmtok.project.config import Project
@@ -52,19 +53,16 @@ def measure_input(project: Project, *, seconds: float) -> InputSpeed:
     """Times the making of training batches, from the project's token store or, without one, from random tokens."""
     stored = (project.token_folder / "mmtok.json").exists()
     modalities = planned_modalities(project)
-    masker, order = Masker(project.masking, modalities), {"batch_size": project.batch_size, "seed": project.seed}
+    masker, size, seed = Masker(project.masking, modalities), project.batch_size, project.seed
     if not stored:
-        batches = RandomBatches(modalities, masker, **order)
-        masked = _rate(batches, project.batch_size, seconds)
+        batches = RandomBatches(modalities, masker, batch_size=size, seed=seed)
+        masked = _rate(batches, size, seconds)
         return InputSpeed(source="random", modalities=len(modalities), read=None, masked=masked)
     store = Store(project.token_folder)
-    read = _rate(TokenBatches(store, "train", masker=_unmasked, **order), project.batch_size, seconds)
-    masked = _rate(TokenBatches(store, "train", masker=masker, **order), project.batch_size, seconds)
+    order = Order(size=store.splits["train"], batch_size=size, seed=seed)
+    read = _rate(lambda step: store.read("train", order.indices(order.ordinals(step))), size, seconds)
+    masked = _rate(TokenBatches(store, "train", batch_size=size, seed=seed, masker=masker), size, seconds)
     return InputSpeed(source=str(project.token_folder), modalities=len(modalities), read=read, masked=masked)
-
-
-def _unmasked(tokens: Any, **_: Any) -> Any:
-    return tokens
 
 
 def _rate(batches: Callable[[int], Any], samples: int, seconds: float) -> float:

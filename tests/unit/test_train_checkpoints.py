@@ -87,6 +87,14 @@ def test_gives_back_the_newest_and_keeps_some(tmp_path):
     assert_same(restored.state, make_state(8))
 
 
+def test_some_are_kept_for_good(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=1, keep_every=4, config=CONFIG)
+    for step in (2, 4, 6, 8, 10):
+        checkpoints.save(step, make_state(step), position=None, seconds=0.0)
+    checkpoints.close()
+    assert sorted(int(path.name) for path in tmp_path.iterdir()) == [4, 8, 10]
+
+
 def test_the_state_may_be_donated_while_it_is_written(tmp_path):
     overwrite = jax.jit(lambda state: jax.tree.map(jnp.zeros_like, state), donate_argnums=0)
     checkpoints = Checkpoints(tmp_path, keep=1, config=CONFIG)

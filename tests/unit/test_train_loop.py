@@ -275,7 +275,7 @@ def test_a_batch_that_does_not_split_is_refused():
         Program(ToyTask(), config(accumulate=3))
 
 
-@pytest.mark.parametrize("change", [{"steps": 0}, {"keep": 0}, {"ema": 1.0}])
+@pytest.mark.parametrize("change", [{"steps": 0}, {"keep": 0}, {"ema": 1.0}, {"keep_every": 6}])
 def test_config_is_checked(change):
     with pytest.raises(MmtokError, match=next(iter(change))):
         config(**change)
