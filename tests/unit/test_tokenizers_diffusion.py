@@ -37,7 +37,7 @@ def test_schedules_agree_with_those_of_4m(schedule: Any):
 )
 def test_schedules_are_rounded_as_by_pytorch(schedule: Any, levels: dict[int, float]):
     signal = NoiseConfig(schedule=schedule, zero_terminal=False).signal()
-    np.testing.assert_array_equal(signal[list(levels)], np.float32(list(levels.values())))
+    np.testing.assert_array_equal(signal[list(levels)], np.array(list(levels.values()), np.float32))
 
 
 @pytest.mark.parametrize("schedule", BETAS)
