@@ -1,7 +1,6 @@
 """`mmtok sample`."""
 
 import dataclasses
-import itertools
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -86,17 +85,20 @@ def run(command: str, arguments: Sequence[str]) -> None:
     if options.then:
         made.append(_continue(made[0], {field: given[field] for field in given if field not in keep}, options))
     modalities = {name: item for part in made for name, item in part.model.modalities.items()}
-    answers = [dict(itertools.chain(*(part.items() for part in parts))) for parts in zip(*(m.answers() for m in made))]
+    answers = [
+        {name: value for part in parts for name, value in part.items()}
+        for parts in zip(*(part.answers() for part in made), strict=True)
+    ]
+    shown: dict[str, Shown] = {
+        field: (centre_square(value) if field in keep else value, loaded.sources[field])
+        for field, value in given.items()
+    }
     with new_files(options.out) as folder:
         files = [
             _write(folder, f"{number:03d}" if len(answers) > 1 else "", answer, modalities)
             for number, answer in enumerate(answers)
         ]
-        left = [
-            (value if field not in keep else centre_square(value), loaded.sources[field])
-            for field, value in given.items()
-        ]
-        _draw(folder / "gallery.png", dict(zip(given, left)), keep, answers, modalities)
+        _draw(folder / "gallery.png", shown, keep, answers, modalities)
         manifest = {
             "mmtok": __version__,
             "command": shlex.join(["mmtok", command, *arguments]),

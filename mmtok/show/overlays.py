@@ -25,10 +25,10 @@ class Ground:
 
     Attributes:
       image: Its pixels.
-      left: Edges of the image, in pixels.
-      top: The same.
-      width: Size of the image.
-      height: The same.
+      left: Left edge of the image in pixels.
+      top: Upper edge.
+      width: Width of the image in pixels.
+      height: Height.
     """
 
     image: Image.Image

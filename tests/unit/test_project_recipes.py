@@ -2,13 +2,17 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
+from mmtok.batch import TokenColumn
 from mmtok.config import from_json, to_json
-from mmtok.errors import MmtokError
-from mmtok.generate import Target
+from mmtok.errors import MismatchError, MmtokError
+from mmtok.generate import Sampler, Target
 from mmtok.generate.plan import validate
 from mmtok.interop.fourm.modalities import MODALITIES
+from mmtok.modality import Modality, Role, Vocabulary
+from mmtok.project import Loaded
 from mmtok.project.fourm_recipes import default_plan, recipes
 from mmtok.project.recipes import Recipe, choose
 
@@ -86,3 +90,44 @@ def test_super_resolution_goes_by_confidence():
     for target in found["enlarge-all"].plan:
         assert (target.scheme, target.steps, target.temperature) == ("maskgit", 8, 1.0)
         assert (target.guidance, target.top_p) == (3.0, 0.9)
+
+
+def model_of(*items: Modality, recipes: dict[str, Recipe] | None = None) -> Loaded:
+    sampler = object.__new__(Sampler)  # no network: only what it knows of modalities
+    sampler.modalities = items
+    return Loaded(sampler, {}, {"depth": Target(modality="depth", steps=3)}, recipes or {})
+
+
+def grid(name: str, fingerprint: str, role: Role = "both") -> Modality:
+    vocabulary = Vocabulary(size=4)
+    return Modality(
+        name=name, kind="grid", shape=(2,), vocabulary=vocabulary, source=name, role=role, fingerprint=fingerprint
+    )
+
+
+def test_a_model_without_recipes_makes_all_that_it_can():
+    model = model_of(grid("rgb", "a"), grid("depth", "b"), grid("edge", "c", "input"))
+    assert model.targets(["rgb"]) == ["depth"]
+    assert [(target.modality, target.steps) for target in model.recipe().plan] == [("depth", 3), ("rgb", None)]
+    with pytest.raises(MmtokError, match="unknown recipe 'from-picture'"):
+        model.recipe("from-picture")
+
+
+def test_a_recipe_goes_before_the_settings_of_the_model():
+    recipe = Recipe(plan=(Target(modality="depth", steps=1), Target(modality="rgb")), given=("rgb",))
+    model = model_of(grid("rgb", "a"), grid("depth", "b"), recipes={"one": recipe})
+    assert model.targets(["rgb"]) == ["depth"]
+    assert model.plan(["depth"])[0].steps == 3
+    assert model.plan(["depth"], recipe=recipe)[0].steps == 1
+    assert model.plan(["depth"], recipe=recipe, steps=2)[0].steps == 2
+    assert model.targets([], recipe=recipe) == ["depth", "rgb"]
+
+
+def test_tokens_are_handed_on_between_models_with_the_same_tokenizers():
+    first = model_of(grid("rgb", "a"), grid("depth", "b"), grid("edge", "c"))
+    columns = {name: TokenColumn(np.ones((1, 2, 1), np.int32), np.array([2], np.int32)) for name in first.modalities}
+    second = model_of(grid("rgb", "a"), grid("edge", "c", "target"), grid("large", "d"))
+    assert list(second.take_over(columns, first)) == ["rgb"]
+    other = model_of(grid("depth", "e"))
+    with pytest.raises(MismatchError, match=r"'depth': .* of the first model .* tokenizer b, .* with e"):
+        other.take_over(columns, first)

@@ -256,8 +256,9 @@ class Tokens:
         return ids if len(ids) == self.count else None
 
 
+POSE = Tokens(8)
 PERSON: Mapping[str, Affine | Tokens] = {
-    "pose": Tokens(8),
+    "pose": POSE,
     "global": Affine(9, 499.5, 499.5),
     "camera": Affine(3, 49.95, 49.95),
     "shape": Affine(10, 166.5, 499.5),
@@ -382,7 +383,7 @@ class Coded:
 
 
 CODED: Mapping[Form, Coded] = {
-    "poses": Coded("pose", Tokens(8), list, shape=(23, 3, 3)),
+    "poses": Coded("pose", POSE, list, shape=(23, 3, 3)),
     "instances": Coded("mask", MASK, lambda points: [one for point in points for one in point["instances"]]),
 }
 """The pose of a body: rotation matrices of its joints; the mask of an instance in its box."""
