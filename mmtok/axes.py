@@ -136,7 +136,8 @@ def platform() -> str:
     placement = _PLACEMENT.get()
     if placement is None or isinstance(placement.mesh, AbstractMesh):
         return jax.default_backend()
-    return {"cuda": "gpu"}.get(found := placement.mesh.devices.flat[0].platform, found)
+    found = placement.mesh.devices.flat[0].platform
+    return "gpu" if found == "cuda" else found
 
 
 def parts(name: str) -> int:
@@ -165,7 +166,8 @@ def total(x: Array, name: str, *, beside: str | None = None) -> Array:
 
 def exchange(x: Array, name: str, *, split: int, join: int) -> Array:
     """Returns the parts along `split` that are this device's, joined along `join`, of those that `name` is split over;
-    inside `per_device`."""
+    inside `per_device`.
+    """
     axes = _mesh_axes(name)
     return jax.lax.all_to_all(x, axes, split_axis=split, concat_axis=join, tiled=True) if axes else x
 

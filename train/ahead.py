@@ -107,7 +107,9 @@ def compile_for(task: Task, config: FitConfig, target: Target) -> Report:
 
 
 def _overflow(message: str, target: Target) -> str:
-    used = re.search(r"Used ([\d.]+\w) of ([\d.]+\w) (\w+).*?[Ee]xceeded \w+ capacity by ([\d.]+\w)", message, re.DOTALL)
+    used = re.search(
+        r"Used ([\d.]+\w) of ([\d.]+\w) (\w+).*?[Ee]xceeded \w+ capacity by ([\d.]+\w)", message, re.DOTALL
+    )
     said = f"{used[1]}iB are needed of {used[2]}iB, {used[4]}iB too many" if used else message.splitlines()[0][:300]
     return f"the step does not fit {target.name}: {said}"
 

@@ -99,13 +99,17 @@ def _turns(line: str, bodies: Mapping[str, list[str]]) -> int:
     stated, condition = _TRIPS.search(line), _CONDITION.search(line)
     if stated:
         return int(stated[1])
-    limits = [int(found[1]) for row in bodies.get(condition[1] if condition else "", ()) for found in _LIMIT.finditer(row)]
+    limits = [
+        int(found[1]) for row in bodies.get(condition[1] if condition else "", ()) for found in _LIMIT.finditer(row)
+    ]
     return limits[0] if len(limits) == 1 else 1
 
 
 def _collective(line: str, match: re.Match[str], *, times: int, scatters: bool) -> Collective:
     shapes = _SHAPE.findall(match[1])
-    total = sum(math.prod(int(side) for side in dims.split(",") if side) * _BYTES.get(dtype, 4) for dtype, dims in shapes)
+    total = sum(
+        math.prod(int(side) for side in dims.split(",") if side) * _BYTES.get(dtype, 4) for dtype, dims in shapes
+    )
     kind, starts = match[2], match[3]
     members = _members(line)
     if kind in ("all-gather", "reduce-scatter") and starts:  # its result names what it takes, too

@@ -19,9 +19,7 @@ from mmtok.train.layout import Parameter
 
 AXES = ("slice", "data", "fsdp", "tensor")
 _SAMPLES = ("slice", "data", "fsdp")
-_NOWHERE: Mapping[str, tuple[str, ...]] = {
-    name: () for name in ("layers", "embed", "heads", "mlp", "table")
-}
+_NOWHERE: Mapping[str, tuple[str, ...]] = dict.fromkeys(("layers", "embed", "heads", "mlp", "table"), ())
 
 RULES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     # Data parallelism: every device holds all parameters.
@@ -119,7 +117,9 @@ def place(path: str, parameter: Parameter, *, mesh: Mesh | AbstractMesh, rules: 
         targets = where.rules[axis]
         twice = sorted(used & set(targets))
         if twice:
-            raise MmtokError(f"parameter '{path}': axes {parameter.axes} put two axes on '{twice[0]}' (rules '{rules}')")
+            raise MmtokError(
+                f"parameter '{path}': axes {parameter.axes} put two axes on '{twice[0]}' (rules '{rules}')"
+            )
         used.update(targets)
         parts = math.prod(mesh.shape[target] for target in targets)
         if size % parts:

@@ -144,7 +144,9 @@ def _require(module: str, *, extra: str) -> None:
     except ModuleNotFoundError:
         found = None
     if found is None:
-        raise MmtokError(f"compiling for this target needs {module}: pip install 'mmtok[{extra}]' (no such chip needed)")
+        raise MmtokError(
+            f"compiling for this target needs {module}: pip install 'mmtok[{extra}]' (no such chip needed)"
+        )
 
 
 def _gpu(chip: str) -> str:

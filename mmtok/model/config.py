@@ -99,7 +99,9 @@ SIZES: dict[str, ModelConfig] = {
 # The same for matrix units of 128 x 128: heads of width 128, gated widths rounded up to a multiple of 256, so that they
 # fill the units and split over devices. Parameters and cost are 4M's within 3 %; the weights do not fit each other.
 SIZES |= {
-    f"{name}-tpu": dataclasses.replace(size, heads=size.dim // 128, head_dim=128, mlp_hidden=-(-size.mlp_hidden // 256) * 256)
+    f"{name}-tpu": dataclasses.replace(
+        size, heads=size.dim // 128, head_dim=128, mlp_hidden=-(-size.mlp_hidden // 256) * 256
+    )
     for name, size in SIZES.items()
     if name in ("B", "L", "XL")
 }

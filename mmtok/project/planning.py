@@ -17,7 +17,9 @@ def plan_training(project: Project) -> AnyToAnyTask:
     """
     modalities = tuple(_modality(project, name) for name in project.modalities)
     masked = Masker(project.masking, modalities)({}, seed=project.seed, step=0, samples=np.arange(1))
-    batch = jax.tree.map(lambda row: np.broadcast_to(row, (project.batch_size, *row.shape[1:])), masked)  # takes no memory
+    batch = jax.tree.map(
+        lambda row: np.broadcast_to(row, (project.batch_size, *row.shape[1:])), masked
+    )  # takes no memory
     return AnyToAnyTask(project.model, modalities, batches=lambda _: batch, loss=project.loss)
 
 

@@ -24,8 +24,24 @@ def test_shardings_of_more_devices_than_there_are():
     [
         (("compile", "pods_b"), "needs --target"),
         (("compile", "pods_b", "--target", "v5q-256"), "did you mean"),
-        (("inspect", "pods_b", "--shardings", "--target", "v5e-256", "--fit.mesh.fsdp", "7"), "does not fit 256 devices"),
-        (("inspect", "pods_l", "--shardings", "--fit.mesh.rules", "fsdp_tp", "--fit.mesh.tensor", "4", "--target", "v5e-256"), "2730 along 'mlp'"),
+        (
+            ("inspect", "pods_b", "--shardings", "--target", "v5e-256", "--fit.mesh.fsdp", "7"),
+            "does not fit 256 devices",
+        ),
+        (
+            (
+                "inspect",
+                "pods_l",
+                "--shardings",
+                "--fit.mesh.rules",
+                "fsdp_tp",
+                "--fit.mesh.tensor",
+                "4",
+                "--target",
+                "v5e-256",
+            ),
+            "2730 along 'mlp'",
+        ),
     ],
 )
 def test_what_cannot_be_is_said(arguments, message):
