@@ -1,10 +1,11 @@
-"""B-tpu with the modalities of 4M-21 on a pod: 256 + 256 tokens, global batch 8192, bfloat16.
+"""B with the modalities of 4M-21 on a pod: 256 + 256 tokens, global batch 8192, bfloat16.
 
     mmtok inspect configs/pods_b.py --shardings --target v5e-64
     mmtok compile configs/pods_b.py --target v5e-64      # no such hardware needed; docs/pods.md has the tables
     mmtok train   configs/pods_b.py                       # on the pod, with tokens in data/4m-21
 
-Compiled for the slices of docs/pods.md; not trained there.
+The preset `B-tpu` has the widths that split over devices. Compiled for the slices of docs/pods.md; not trained
+there.
 """
 
 from mmtok.configs._pods import pods

@@ -136,7 +136,8 @@ def platform() -> str:
     placement = _PLACEMENT.get()
     if placement is None or isinstance(placement.mesh, AbstractMesh):
         return jax.default_backend()
-    return {"cuda": "gpu"}.get(found := placement.mesh.devices.flat[0].platform, found)
+    found = placement.mesh.devices.flat[0].platform
+    return "gpu" if found == "cuda" else found
 
 
 def parts(name: str) -> int:

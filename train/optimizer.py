@@ -67,9 +67,9 @@ def _stored(inner: optax.GradientTransformation, dtype: str) -> optax.GradientTr
         return cast(inner.init(params), jnp.float32, dtype)
 
     def update(
-        gradients: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, optax.OptState]:
-        updates, state = inner.update(gradients, cast(state, dtype, jnp.float32), params)
+        updates, state = inner.update(updates, cast(state, dtype, jnp.float32), params)
         return updates, cast(state, jnp.float32, dtype)
 
     return optax.GradientTransformation(init, update)

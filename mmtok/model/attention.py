@@ -1,6 +1,7 @@
 """Scaled dot-product attention: the plain one, and those that platforms have fused."""
 
-from typing import Literal
+import functools
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -41,25 +42,24 @@ def attend(
         kind = "cudnn" if jax.default_backend() == "gpu" and not _why_no_cudnn(query, key) else "plain"
     if kind == "splash" and mask.shape[1] > 1:
         kind = "plain"
-    why = {"plain": lambda *_: "", "cudnn": _why_no_cudnn, "splash": _why_no_splash}[kind](query, key)
-    if why:
-        raise MmtokError(f"attention '{kind}': {why}; take attention 'plain' or 'auto'")
-    names = ("batch", None, "heads", None)
-    function = {"plain": _plain, "cudnn": _cudnn, "splash": _splash}[kind]
     if kind == "plain":
-        return function(query, key, value, mask)[0]
+        return _plain(query, key, value, mask)
+    function, why = {"cudnn": (_cudnn, _why_no_cudnn), "splash": (_splash, _why_no_splash)}[kind]
+    if why(query, key):
+        raise MmtokError(f"attention '{kind}': {why(query, key)}; take attention 'plain' or 'auto'")
+    names = ("batch", None, "heads", None)
     inputs = (names, names, names, ("batch", None, None))
     return axes.per_device(function, inputs=inputs, outputs=(names,))(query, key, value, mask)[0]
 
 
-def _plain(query: Array, key: Array, value: Array, mask: Array) -> tuple[Array]:
+def _plain(query: Array, key: Array, value: Array, mask: Array) -> Array:
     logits = jnp.einsum("bqhd,bshd->bhqs", query * query.shape[-1] ** -0.5, key, preferred_element_type=jnp.float32)
     logits = jnp.where(mask[:, None], logits, jnp.finfo(jnp.float32).min)
     weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
     total = jnp.swapaxes(weights.sum(-1), 1, 2)[..., None]
     total = jnp.where(mask.any(-1)[..., None, None], total, jnp.inf)
     mixed = jnp.einsum("bhqs,bshd->bqhd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
-    return ((mixed / total).astype(value.dtype),)  # dividing last touches fewer numbers: a third faster on CPU
+    return (mixed / total).astype(value.dtype)  # dividing last touches fewer numbers: a third faster on CPU
 
 
 def _why_no_cudnn(query: Array, key: Array) -> str:
@@ -76,13 +76,13 @@ def _why_no_cudnn(query: Array, key: Array) -> str:
 
 def _cudnn(query: Array, key: Array, value: Array, mask: Array) -> tuple[Array]:
     sees = mask.any(-1)[..., None, None]
-    if mask.shape[1] == 1:
+    attend = functools.partial(jax.nn.dot_product_attention, query, key, value, implementation="cudnn")
+    if mask.shape[1] == 1:  # lengths are quicker than a mask
         queries = jnp.full(len(query), query.shape[1], jnp.int32)
         keys = jnp.maximum(mask[:, 0].sum(-1, dtype=jnp.int32), 1)
-        limits = {"query_seq_lengths": queries, "key_value_seq_lengths": keys}
-    else:
-        limits = {"mask": (mask | ~mask.any(-1, keepdims=True))[:, None]}  # a row of nothing would be divided by zero
-    mixed = jax.nn.dot_product_attention(query, key, value, **limits, implementation="cudnn")
+        mixed = attend(query_seq_lengths=queries, key_value_seq_lengths=keys)
+    else:  # a row of nothing would be divided by zero
+        mixed = attend(mask=(mask | ~mask.any(-1, keepdims=True))[:, None])
     return (jnp.where(sees, mixed, 0),)
 
 
@@ -98,7 +98,7 @@ def _why_no_splash(query: Array, key: Array) -> str:
 def _splash(query: Array, key: Array, value: Array, mask: Array) -> tuple[Array]:
     """Pallas's splash attention; interpreted on CPU, for tests."""
     everything = splash_attention_mask.FullMask((query.shape[1], key.shape[1]))
-    kernel = splash_attention_kernel.make_splash_mha(
+    kernel: Any = splash_attention_kernel.make_splash_mha(
         splash_attention_mask.MultiHeadMask([everything] * query.shape[2]),
         head_shards=1,
         q_seq_shards=1,
@@ -112,6 +112,6 @@ def _splash(query: Array, key: Array, value: Array, mask: Array) -> tuple[Array]
     sees = mask.any(-1)
     valid = mask[:, 0] | ~sees  # a row of nothing would be divided by zero
     scaled = query * query.shape[-1] ** -0.5
-    heads_first = (jnp.swapaxes(x, 1, 2) for x in (scaled, key, value))
-    mixed = jnp.swapaxes(jax.vmap(one_sample)(*heads_first, valid), 1, 2)
+    scaled, key, value = (jnp.swapaxes(x, 1, 2) for x in (scaled, key, value))
+    mixed = jnp.swapaxes(jax.vmap(one_sample)(scaled, key, value, valid), 1, 2)
     return (jnp.where(sees[..., None, None], mixed, 0).astype(value.dtype),)

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from mmtok import axes
-from mmtok.model.attention import attend
+from mmtok.model.attention import Kind, attend
 from mmtok.model.config import ModelConfig
 from mmtok.model.layers import LayerNorm, Linear
 
@@ -36,7 +36,8 @@ class Attention(nnx.Module):
         norm = functools.partial(LayerNorm, config.head_dim, eps=config.norm_eps, bias=config.norm_bias, axis=None)
         self.query_norm = norm() if config.qk_norm else None
         self.key_norm = norm() if config.qk_norm else None
-        self.heads, self.kind = config.heads, config.attention
+        self.heads = config.heads
+        self.kind: Kind = config.attention
 
     @jax.named_scope("attention")
     def __call__(

@@ -128,8 +128,8 @@ def _walk(
     for size in sorted({head.size for head in heads}):  # one loop per vocabulary size keeps the program small
         members = [head for head in heads if head.size == size]
 
-        def one_head(carry: tuple[Array, Array, Array], member: tuple[Array, Array, Array], size=size):
-            owner, code, offset = member
+        def one_head(carry: tuple[Array, Array, Array], member: dict[str, Array], size=size):
+            owner, code, offset = member["modality"], member["code"], member["offset"]
             totals, d_hidden, d_table = carry
             part = jax.lax.dynamic_slice(table, (offset, 0), (size, table.shape[1]))
             w = axes.gather(part.astype(dtype), "table", axis=1)
@@ -140,13 +140,10 @@ def _walk(
                 h = jax.lax.dynamic_slice(padded, (start, 0), (tile, dim))
                 target = jax.lax.dynamic_slice(padded_targets, (start, code), (tile, 1))
                 counts = (index * tile + jnp.arange(tile) < sizes[owner])[:, None]
-                logits = jnp.matmul(h, w.T, preferred_element_type=jnp.float32)
-                normaliser = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-                hit = jnp.arange(size) == target
-                nats = normaliser - jnp.sum(jnp.where(hit, logits, 0.0), axis=-1, keepdims=True)
+                nats, d_logits = _score(h, w, target)
                 total = total + jnp.sum(jnp.where(counts, nats, 0.0))
                 if with_gradients:
-                    d_logits = jnp.where(counts, jnp.exp(logits - normaliser) - hit, 0.0).astype(dtype)
+                    d_logits = jnp.where(counts, d_logits, 0.0).astype(dtype)
                     dh = jnp.matmul(d_logits, w, preferred_element_type=jnp.float32)
                     dw = dw + jnp.matmul(h.T, d_logits, preferred_element_type=jnp.float32)
                     old = jax.lax.dynamic_slice(d_hidden, (start, 0), dh.shape)
@@ -162,13 +159,25 @@ def _walk(
             return (totals.at[owner].add(total), d_hidden, d_table), None
 
         fields = ("modality", "code", "offset")
-        carry, _ = jax.lax.scan(one_head, carry, tuple(jnp.array([getattr(m, f) for m in members]) for f in fields))
+        stacked = {name: jnp.array([getattr(head, name) for head in members]) for name in fields}
+        carry, _ = jax.lax.scan(one_head, carry, stacked)
     totals, d_hidden, d_table = carry
     totals = axes.total(totals, "token")
     if not with_gradients:
         return (totals,)
     d_hidden = jnp.zeros_like(d_hidden, shape=(rows, dim)).at[order].set(d_hidden[:rows], unique_indices=True)
     return totals, d_hidden, axes.total(d_table, "token", beside="table")
+
+
+def _score(
+    h: Float[Array, "t D"], w: Float[Array, "V D"], target: Int[Array, "t 1"]
+) -> tuple[Float[Array, "t 1"], Float[Array, "t V"]]:
+    """Returns the cross-entropies of a tile in nats, and their gradients by the logits."""
+    logits = jnp.matmul(h, w.T, preferred_element_type=jnp.float32)
+    normaliser = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    hit = jnp.arange(len(w)) == target
+    nats = normaliser - jnp.sum(jnp.where(hit, logits, 0.0), axis=-1, keepdims=True)
+    return nats, jnp.exp(logits - normaliser) - hit
 
 
 def _put(dw: Float[Array, "D V"], d_table: Float[Array, "rows d"], offset: Array) -> Float[Array, "rows d"]:

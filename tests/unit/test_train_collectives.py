@@ -15,12 +15,12 @@ HloModule step
 }
 
 %start (x: bf16[16,8]) -> bf16[64,8] {
-  %all-gather.1 = bf16[64,8]{1,0} all-gather(%x), channel_id=9, replica_groups=mesh['a'=2,'b'=4] {'b'}, frontend_attributes={chain_id="3"}
+  %all-gather.1 = bf16[64,8]{1,0} all-gather(%x), replica_groups=mesh['a'=2,'b'=4] {'b'}, chain_id="3"
   ROOT %started = bf16[64,8]{1,0} custom-call(%all-gather.1), custom_call_target="AsyncCollectiveStart"
 }
 
 %meanwhile (x: bf16[16,8]) -> bf16[64,8] {
-  ROOT %all-gather.2 = bf16[64,8]{1,0} all-gather(%x), channel_id=9, replica_groups=mesh['a'=2,'b'=4] {'b'}, frontend_attributes={chain_id="3"}
+  ROOT %all-gather.2 = bf16[64,8]{1,0} all-gather(%x), replica_groups=mesh['a'=2,'b'=4] {'b'}, chain_id="3"
 }
 
 %until (p: (s32[], f32[])) -> pred[] {
@@ -52,10 +52,11 @@ STARTED = """
 
 %body.1 (p: s32[]) -> s32[] {
   %s = ((f32[64]{0}), f32[16]{0}) async-start(%x), calls=%scatter
+  %r = (f32[64]{0}, f32[16]{0}) reduce-scatter-start(%x), replica_groups=mesh['a'=2,'b'=4] {'b'}, to_apply=%add
 }
 
 ENTRY %main (p: s32[]) -> s32[] {
-  %g = (bf16[8]{0}, bf16[32]{0}) all-gather-start(%p), channel_id=2, replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}
+  %g = (bf16[8]{0}, bf16[32]{0}) all-gather-start(%p), channel_id=2, replica_groups={{0,1,2,3},{4,5,6,7}}
   %w = s32[] while(%p), condition=%c, body=%body.1, backend_config={"known_trip_count":{"n":"5"}}
 }
 """
@@ -72,4 +73,4 @@ def test_loops_fused_scatters_and_repeated_gathers():
 
 def test_asynchronous_ones():
     found = by_kind(collectives(STARTED))
-    assert found == {"all-gather": (1, 32 * 2), "reduce-scatter": (5, 5 * 64 * 4)}
+    assert found == {"all-gather": (1, 32 * 2), "reduce-scatter": (10, 10 * 64 * 4)}
