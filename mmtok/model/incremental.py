@@ -70,7 +70,9 @@ def advance(
 def _layers(decoder: Stack) -> Iterator[DecoderBlock]:
     graph, state = nnx.split(decoder.blocks)
     for layer in range(len(jax.tree.leaves(state)[0])):
-        yield nnx.merge(graph, jax.tree.map(lambda leaf, layer=layer: leaf[layer], state))
+        block = nnx.merge(graph, jax.tree.map(lambda leaf, layer=layer: leaf[layer], state))
+        assert isinstance(block, DecoderBlock)
+        yield block
 
 
 def _pairs(attention: Attention, x: Float[Array, "B S D"]) -> Pairs:
