@@ -21,6 +21,8 @@ from flax import nnx
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from mmtok.errors import MmtokError
+
 M = TypeVar("M")
 Names = tuple[str | None, ...]
 
@@ -123,12 +125,27 @@ def per_device(
       function: Takes and gives tuples of parts, which `gather`, `scatter_sum`, `total` and `exchange` join.
       inputs: Axis names of each argument.
       outputs: Axis names of each result.
+
+    Raises:
+      MmtokError: an axis of an array does not divide by the devices that its name is split over.
     """
     placement = _PLACEMENT.get()
     if placement is None:
         return function
     ins, outs = (tuple(map(placement.spec, names)) for names in (inputs, outputs))
-    return jax.shard_map(function, mesh=placement.mesh, in_specs=ins, out_specs=outs, check_vma=False)
+    mapped = jax.shard_map(function, mesh=placement.mesh, in_specs=ins, out_specs=outs, check_vma=False)
+
+    def checked(*arrays: Array) -> Any:
+        for array, names in zip(arrays, inputs):
+            for size, name in zip(array.shape, names):
+                if name is not None and size % parts(name):
+                    raise MmtokError(
+                        f"{size} along axis '{name}' do not divide by the {parts(name)} devices that split it; change"
+                        " the batch, the token budgets or the mesh"
+                    )
+        return mapped(*arrays)
+
+    return checked
 
 
 def platform() -> str:

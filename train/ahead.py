@@ -100,18 +100,23 @@ def compile_for(task: Task, config: FitConfig, target: Target) -> Report:
         collectives=tuple(collectives(compiled.as_text() or "")),
     )
     if report.peak > report.memory:  # XLA for GPUs does not complain itself
-        over = f"{report.peak / GiB:.2f} GiB are needed of {report.memory / GiB:.2f}"
-        over += f", {(report.peak - report.memory) / GiB:.2f} GiB too many"
-        raise MmtokError(f"the step does not fit {target.name}: {over}; {_advice(program)}")
+        needed, there = report.peak / GiB, report.memory / GiB
+        raise MmtokError(f"{_too_many(needed, there, target)}; {_advice(program)}")
     return report
 
 
 def _overflow(message: str, target: Target) -> str:
-    used = re.search(
-        r"Used ([\d.]+\w) of ([\d.]+\w) (\w+).*?[Ee]xceeded \w+ capacity by ([\d.]+\w)", message, re.DOTALL
-    )
-    said = f"{used[1]}iB are needed of {used[2]}iB, {used[4]}iB too many" if used else message.splitlines()[0][:300]
-    return f"the step does not fit {target.name}: {said}"
+    """What libtpu says in one of two ways, before or after it has laid out the memory."""
+    found = re.search(r"temporaries \(([\d.]+)G\) exceeds available \w+ \(([\d.]+)G\)", message)
+    found = found or re.search(r"Used ([\d.]+)G of ([\d.]+)G", message)
+    if found is None:
+        return f"the step does not fit {target.name}: {message.splitlines()[0][:300]}"
+    return _too_many(float(found[1]), float(found[2]), target)
+
+
+def _too_many(needed: float, there: float, target: Target) -> str:
+    over = needed - there
+    return f"the step does not fit {target.name}: {needed:.2f} GiB are needed of {there:.2f}, {over:.2f} GiB too many"
 
 
 def _advice(program: Program) -> str:
@@ -125,12 +130,11 @@ def _advice(program: Program) -> str:
     if held > GiB and program.mesh.shape["data"] > 1:
         return (
             f"parameters and their state take {held / GiB:.1f} GiB: split them more with --fit.mesh.fsdp"
-            f" {2 * program.mesh.shape['fsdp']}, or recompute (--model.remat full), or halve the microbatch"
-            f" (--fit.accumulate {2 * config.accumulate})"
+            f" {2 * program.mesh.shape['fsdp']}, or halve the microbatch (--fit.accumulate {2 * config.accumulate})"
         )
     return (
-        "the activations are too large: recompute them (--model.remat full), or halve the microbatch with"
-        f" --fit.accumulate {2 * config.accumulate}, or take more devices"
+        "the activations are too large: recompute them where the model does not yet (--model.remat full), or halve the"
+        f" microbatch with --fit.accumulate {2 * config.accumulate}, or take more devices"
     )
 
 

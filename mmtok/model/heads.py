@@ -184,10 +184,11 @@ def _put(dw: Float[Array, "D V"], d_table: Float[Array, "rows d"], offset: Array
     """Puts a vocabulary's gradient, summed over the devices that share the table, into its rows.
 
     One piece after the other, the width first: libtpu sums whole arrays on every device, twice the traffic, where they
-    are large or are to be split along columns. The last piece reaches back over the one before.
+    are large, are to be split along columns or have an odd number of them. The last piece reaches back over the one
+    before.
     """
     size = dw.shape[1]
-    width = min(size, max(PIECE // dw.shape[0] // 128 * 128, 128)) if axes.parts("table") > 1 else size
+    width = min(size, _power_of_two(PIECE // dw.shape[0])) if axes.parts("table") > 1 else size
 
     def one_piece(index: Array, d_table: Array) -> Array:
         start = jnp.minimum(index * width, size - width)
