@@ -47,7 +47,9 @@ def _column(modality: Modality, samples: int, rng: np.random.Generator) -> Token
     if modality.kind == "continuous":
         length = rng.integers(1, size + 1, samples) if modality.variable else np.full(samples, size)
         values = rng.normal(size=(samples, size, modality.channels)).astype(np.float32)
-        mean, std = (np.resize(np.array(value, np.float32), modality.channels) for value in (modality.mean, modality.std))
+        mean, std = (
+            np.resize(np.array(value, np.float32), modality.channels) for value in (modality.mean, modality.std)
+        )
         values = mean + std * values
     else:
         words = modality.vocabulary

@@ -120,6 +120,8 @@ def import_fourm(files: Sequence[str], out: Path) -> str:
 def export_fourm(folder: Path, file: Path) -> None:
     """Writes a model folder or a tokenizer's folder as a 4M safetensors file.
 
+    Of a text that holds the tokens of an inner tokenizer, that one is written: 4M keeps it in a file of its own.
+
     Raises:
       MmtokError: neither is there, it is damaged, or 4M has no such thing.
     """
@@ -129,7 +131,10 @@ def export_fourm(folder: Path, file: Path) -> None:
     description = read_json(path)
     if not isinstance(description, dict) or "family" not in description:
         return export_model(folder, file)
-    tensors, config = _tokenizers().export_tokenizer(load(folder))
+    tokenizer = load(folder)
+    if isinstance(tokenizer, FourMTextTokenizer) and tokenizer.inner is not None:
+        tokenizer = tokenizer.inner
+    tensors, config = _tokenizers().export_tokenizer(tokenizer)
     specs = {name: Spec(value.shape, value.dtype) for name, value in tensors.items()}
     return write_tensors(file, specs, tensors.__getitem__, metadata=write_text(config))
 

@@ -15,6 +15,7 @@ from mmtok.errors import MmtokError
 from mmtok.interop.fourm import texts
 from mmtok.interop.fourm.modalities import CHUNKS, WORDS
 from mmtok.interop.fourm.texts import FORMS, METADATA, FourMTextConfig, FourMTextTokenizer
+from mmtok.project import export_fourm
 from mmtok.tokenizers.artifact import create, load
 from mmtok.tokenizers.networks.mlp import MLPConfig
 from mmtok.tokenizers.quantizers import MemcodesConfig
@@ -273,6 +274,10 @@ def test_a_tokenizer_within_the_text_is_part_of_the_artifact(tmp_path):
     other = dataclasses.replace(nested, arrays={name: array + 1 for name, array in nested.arrays.items()})
     assert other.fingerprint != nested.fingerprint
     np.testing.assert_array_equal(again.decode(column)[0][0]["pose"], decoded[0][0]["pose"])
+    inner.save(tmp_path / "inner")
+    for folder in ("t", "inner"):  # what is written back is the file that the inner one came from
+        export_fourm(tmp_path / folder, tmp_path / f"{folder}.safetensors")
+    assert (tmp_path / "t.safetensors").read_bytes() == (tmp_path / "inner.safetensors").read_bytes()
     with pytest.raises(MmtokError, match=r"modality 'poses', sample 1 of the batch: .*expected 207 finite numbers"):
         nested.encode([None, [{**PERSON, "pose": [1] * 8}]])
 

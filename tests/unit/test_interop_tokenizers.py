@@ -213,7 +213,10 @@ RELEASED = {
     "VQVAE_human_poses_1k_8": ({**GLOBAL, "codebook_size": 1024, "num_codebooks": 8}, (207, 8, "values")),
     "VQVAE_DINOv2-global_8k_16": ({**GLOBAL, "codebook_size": 8192, "num_codebooks": 16}, (768, 16, "values")),
     "DiVAE_rgb_16k_448_unet_patched": ({"dec_type": "unet_patched"}, (448, 28, "rgb")),
-    "DiVAE_depth_8k_448_unet_patched": ({"dec_type": "unet_patched", "codebook_size": 8192}, (448, 28, "array")),
+    "DiVAE_depth_8k_448_unet_patched": (
+        {"dec_type": "unet_patched", "codebook_size": 8192},
+        (448, 28, "relative_depth"),
+    ),
     "DiVAE_rgb_1k_uvit_b_p4_f16": ({"dec_type": "uvit_b_p4_f16", "codebook_size": 1024}, (448, 28, "rgb")),
 }
 

@@ -91,7 +91,7 @@ DOMAINS: Mapping[str, Values] = {
 SHOWS: Mapping[Values, str] = {
     "uint8": "rgb",
     "unit": "normal",
-    "depth": "array",
+    "depth": "relative_depth",
     "mask": "mask",
     "classes": "label",
     "features": "feature",
@@ -160,6 +160,10 @@ def fourm_config(tokenizer: Tokenizer) -> dict[str, Any]:
             raise MmtokError(f"tokenizer '{tokenizer.name}': 4M has no tokenizers of family '{config.family}'")
 
 
+def _show(encoder: EncoderConfig) -> str:
+    return "grey" if encoder.units.values == "uint8" and encoder.units.channels == 1 else SHOWS[encoder.units.values]
+
+
 def _vqvae(
     key: "_Keys", tensors: Mapping[str, np.ndarray], decoder: str, values: Values | None, size: int | None
 ) -> VQTokenizerConfig:
@@ -169,7 +173,7 @@ def _vqvae(
         patch=(key("patch_size_dec", int, default=key("patch_size", int))) if key("patch_proj", bool) else 1,
         network=_vit(key, tensors, "decoder", decoder, refine=REFINE if key("out_conv", bool) else 0),
         loss=LOSSES.get(encoder.units.values, "mse"),
-        show=SHOWS[encoder.units.values],
+        show=_show(encoder),
     )
 
 
@@ -191,13 +195,13 @@ def _divae(
         noise=_noise(key),
         sampler=SamplerConfig(method=key.one_of("scheduler", {"ddim": "ddim", "ddpm": "ddpm"})),
         drop=key("cls_free_guidance_dropout", float),
-        show=SHOWS[encoder.units.values],
+        show=_show(encoder),
     )
 
 
 def _noise(key: "_Keys") -> NoiseConfig:
     schedule, _, shift = key("beta_schedule", str).partition(":")
-    shifted = schedule == "shifted_cosine" and re.fullmatch(r"\d*\.?\d+", shift)
+    shifted = schedule == "shifted_cosine" and re.fullmatch(r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", shift)
     if not shifted and schedule + shift not in SCHEDULES:
         raise key.fault("beta_schedule", key("beta_schedule", str), [*SCHEDULES, "shifted_cosine:0.5"])
     return NoiseConfig(
