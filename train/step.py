@@ -139,8 +139,7 @@ class Program:
 
     def lower(self) -> jax.stages.Lowered:
         """Lowers the step for its devices, of which none needs to be there."""
-        place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._batch_sharding)  # noqa: E731
-        return self._jit.lower(self.abstract, jax.tree.map(place, self.task.batch(0)))
+        return self._jit.lower(self.abstract, self.task.batch(0))
 
     def _module(self, key: Array) -> tuple[Arrays, Arrays]:
         return self.layout.split(self.task.init(key))
