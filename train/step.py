@@ -154,11 +154,7 @@ class Program:
 
     def lower(self) -> jax.stages.Lowered:
         """Lowers the step for its devices, of which none needs to be there."""
-<<<<<<< HEAD
         return self._jitted.lower(self.abstract, self._example_leaves)
-=======
-        return self._jit.lower(self.abstract, self.task.batch(0))
->>>>>>> pods
 
     def _module(self, key: Array) -> tuple[Arrays, Arrays]:
         return self.layout.split(self.task.init(key))
