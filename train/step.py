@@ -97,7 +97,11 @@ class Program:
         self.abstract = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self._shardings
         )
-        self._example_leaves, structure = jax.tree.flatten(batch)
+        leaves, structure = jax.tree.flatten(batch)
+        self._abstract_leaves = [
+            jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype), sharding=self._batch_sharding)
+            for leaf in leaves
+        ]
         self._jitted = jax.jit(
             lambda state, leaves: self._step(state, structure.unflatten(leaves)),
             donate_argnums=0,
@@ -154,7 +158,7 @@ class Program:
 
     def lower(self) -> jax.stages.Lowered:
         """Lowers the step for its devices, of which none needs to be there."""
-        return self._jitted.lower(self.abstract, self._example_leaves)
+        return self._jitted.lower(self.abstract, self._abstract_leaves)
 
     def _module(self, key: Array) -> tuple[Arrays, Arrays]:
         return self.layout.split(self.task.init(key))
