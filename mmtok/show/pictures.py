@@ -201,7 +201,7 @@ def _array(value: Any, look: Look) -> Picture:
         return _text(repr(value), look)
     if value.ndim == 1:
         return _values(value, look) if len(value) <= 12 else _bars(value, look)
-    if value.ndim == 2 or value.shape[-1] == 1:
+    if value.ndim == 2 or value.shape[2:] == (1,):
         return fit(heat(_unit(_plane(value)), scheme="gray"), size=look.size)
     if value.ndim == 3 and value.shape[-1] == 3:
         return _rgb(value if value.dtype == np.uint8 else _unit(value), look)

@@ -81,6 +81,11 @@ def test_every_show_draws_a_square_of_bytes(show):
     check()
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (2, 1), (2, 2, 1), (1, 1, 1, 1), (2, 3, 4, 3)])
+def test_arrays_of_any_rank_are_drawn(shape):
+    assert picture(np.ones(shape, np.float32), "array", size=32).shape == (32, 32, 3)
+
+
 def test_absent_and_unknown():
     assert picture(None, "rgb", size=64).std() > 0
     assert np.array_equal(picture(None, "rgb", size=64), picture(None, "box", size=64))
