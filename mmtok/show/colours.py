@@ -88,9 +88,9 @@ def feature_basis(features: Sequence[np.ndarray]) -> FeatureBasis:
 
     The colour range spans the 2nd to the 98th percentile, so that outliers do not wash out the picture.
     """
-    points = np.concatenate([feature.reshape(-1, feature.shape[-1]) for feature in features]).astype(np.float64)
+    points = np.concatenate([_finite(feature).reshape(-1, feature.shape[-1]) for feature in features])
     mean = points.mean(0)
-    axes = np.linalg.svd(np.cov(points - mean, rowvar=False).reshape(points.shape[1], -1))[0]
+    axes = np.linalg.svd((points - mean).T @ (points - mean))[0]
     axes = np.pad(axes, ((0, 0), (0, max(0, 3 - axes.shape[1]))))[:, :3]
     skew = (((points - mean) @ axes) ** 3).sum(0)
     axes = axes * np.where(skew < 0, -1.0, 1.0)
@@ -101,9 +101,13 @@ def feature_basis(features: Sequence[np.ndarray]) -> FeatureBasis:
 
 def feature_colours(feature: Float[np.ndarray, "H W C"], basis: FeatureBasis) -> Picture:
     """Features projected on a basis, as colours."""
-    projected = (feature.astype(np.float64) - basis.mean) @ basis.axes
+    projected = (_finite(feature) - basis.mean) @ basis.axes
     unit = (projected - basis.low) / (basis.high - basis.low)
     return (np.clip(np.nan_to_num(unit), 0, 1) * 255).round().astype(np.uint8)
+
+
+def _finite(feature: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(feature.astype(np.float64), posinf=0.0, neginf=0.0)
 
 
 def _blank(colours: Picture, defined: Bool[np.ndarray, "H W"]) -> Picture:

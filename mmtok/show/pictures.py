@@ -275,9 +275,9 @@ def _legend(tile: Picture, named: Sequence[tuple[str, int]]) -> Picture:
 
 def _named_numbers(value: Any, names: Sequence[str]) -> list[tuple[str, str]]:
     if isinstance(value, Mapping):
-        return [(clean(str(name)).replace("_", " "), _number(number)) for name, number in value.items()]
+        return [(_one_line(str(name)), _number(number)) for name, number in value.items()]
     numbers = np.asarray(value).reshape(-1)
-    known = [clean(name).replace("_", " ") for name in names]
+    known = [_one_line(name) for name in names]
     return [(known[i] if i < len(known) else str(i), _number(number)) for i, number in enumerate(numbers)]
 
 
@@ -289,7 +289,11 @@ def _number(value: Any) -> str:
     try:
         return f"{float(value):.4g}"
     except (TypeError, ValueError):
-        return clean(str(value))
+        return _one_line(str(value))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(clean(text).replace("_", " ").split())
 
 
 def _plane(value: np.ndarray) -> np.ndarray:
