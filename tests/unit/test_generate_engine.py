@@ -16,6 +16,8 @@ from mmtok.errors import MmtokError
 from mmtok.generate import Known, Sampler, Target
 from mmtok.modality import Modality, Vocabulary
 
+pytestmark = pytest.mark.usefixtures("compile_lightly")
+
 WORDS = Vocabulary(size=14, sentinel_first=4, sentinel_count=6)  # words 10 .. 13
 C = Modality(name="c", kind="grid", shape=(1,), vocabulary=Vocabulary(size=2))
 X = Modality(name="x", kind="grid", shape=(3,), vocabulary=Vocabulary(size=3))

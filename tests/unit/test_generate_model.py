@@ -14,6 +14,8 @@ from mmtok.generate import Known, Sampler, Target, context
 from mmtok.modality import Modality, Vocabulary
 from mmtok.model import AnyToAny, ModelConfig
 
+pytestmark = pytest.mark.usefixtures("compile_lightly")
+
 TEXT = Vocabulary(size=30, sentinel_first=4, sentinel_count=8)
 MODALITIES = (
     Modality(name="rgb", kind="grid", shape=(3, 3), vocabulary=Vocabulary(size=11)),

@@ -17,6 +17,8 @@ from mmtok.errors import MmtokError
 from mmtok.modality import Modality
 from mmtok.model import AnyToAny, named_parameters, set_parameters, sized
 
+pytestmark = pytest.mark.usefixtures("compile_lightly")
+
 spec = importlib.util.spec_from_file_location("model_reference", Path(__file__).with_name("model_reference.py"))
 assert spec is not None
 assert spec.loader is not None
