@@ -30,6 +30,7 @@ from mmtok.batch import TokenColumn
 from mmtok.codec import Codec
 from mmtok.errors import MismatchError, MmtokError, unknown
 from mmtok.files import new_folder, read_json
+from mmtok.grammar import Grammar, free
 from mmtok.metrics import Mean
 from mmtok.modality import Modality
 
@@ -81,6 +82,12 @@ class Tokenizer(Codec):
     def modality(self) -> Modality:  # pyright: ignore[reportIncompatibleMethodOverride]  (a property, computed once)
         """The modality its tokens belong to."""
         raise NotImplementedError
+
+    @property
+    def grammar(self) -> Grammar | None:
+        """Which token sequences `decode` can read as a whole; None for what is no sequence."""
+        modality = self.modality
+        return free(modality.vocabulary) if modality.kind == "sequence" and modality.vocabulary else None
 
     def encode(self, values: Sequence[Any]) -> TokenColumn:
         """Encodes B raw values (see `mmtok.codec.Codec`)."""
