@@ -104,7 +104,7 @@ def test_text_beyond_the_limit_is_truncated_with_a_warning(tiny, mmtok, tmp_path
     text = "caption=" + "one large red metal sphere " * 60
     ran = mmtok("sample", "--model", tiny.model, "--given", text, "--to", "camera", "--out", tmp_path / "out")
     assert ran.code == 0
-    assert "mmtok: warning: modality 'caption': text longer than 39 tokens is truncated" in ran.err
+    assert "mmtok: warning: modality 'caption': a text of more than 39 tokens is truncated" in ran.err
     assert (tmp_path / "out" / "camera.json").exists()
 
 
