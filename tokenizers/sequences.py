@@ -4,7 +4,8 @@ Ids: PAD, UNK, SOS, EOS, sentinels, then (coordinates only) the bins of v0, v1, 
 """
 
 import dataclasses
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -26,6 +27,33 @@ def pack(sequences: Sequence[Sequence[int] | None], *, modality: Modality) -> To
             length[row] = len(ids) + 1
             values[row, : length[row], 0] = [*ids, END]
     return TokenColumn(values, length)
+
+
+def pack_text(
+    texts: Iterable[Iterable[Sequence[int]] | None], *, modality: Modality, whole_chunks: bool = False
+) -> TokenColumn:
+    """Packs texts, given as chunks of ids, truncated to the length of the modality; warns once if any is.
+
+    Args:
+      texts: Chunks of each text; None is absent.
+      modality: What they are tokens of.
+      whole_chunks: Leaves out a chunk that does not fit, instead of cutting it.
+    """
+    limit, truncated = modality.size - 1, False
+    sequences: list[list[int] | None] = []
+    for chunks in texts:
+        ids: list[int] = []
+        for chunk in chunks or ():
+            fits = len(ids) + len(chunk) <= limit
+            truncated |= not fits
+            ids += chunk if fits else () if whole_chunks else chunk[: limit - len(ids)]
+        sequences.append(None if chunks is None else ids)
+    if truncated:
+        warnings.warn(
+            f"modality '{modality.name}': a text of more than {limit} tokens is truncated; raise its `length`",
+            stacklevel=3,
+        )
+    return pack(sequences, modality=modality)
 
 
 def ids_of(column: TokenColumn, *, modality: Modality) -> list[list[int] | None]:
