@@ -41,12 +41,12 @@ def model() -> AnyToAny:
     return build(0)
 
 
-def encoder_slots(*, conditional: bool, pending_text: bool) -> EncoderSlots:
+def encoder_slots(*, rgb: bool, pixels: bool, pending_text: bool = False) -> EncoderSlots:
     """rgb, then the pending text's sentinel, then pixels; no padding."""
     ids: list[np.ndarray] = [np.zeros((2, 0, 2), np.int32)]
     modality: list[int] = []
     position: list[int] = []
-    if conditional:
+    if rgb:
         ids.append(np.concatenate([RGB, np.full_like(RGB, -1)], axis=-1))
         modality += [0] * 9
         position += range(9)
@@ -54,7 +54,7 @@ def encoder_slots(*, conditional: bool, pending_text: bool) -> EncoderSlots:
         ids.append(np.tile(np.array([[5, -1]]), (2, 1, 1)))
         modality += [2]
         position += [0]
-    if conditional:
+    if pixels:
         rows = np.arange(4)
         ids.append(np.tile(np.stack([rows, np.full(4, -1)], axis=-1), (2, 1, 1)))
         modality += [3] * 4
@@ -88,9 +88,9 @@ def test_one_greedy_step_on_a_grid_of_two_codes(model, guidance):
         valid=np.ones((2, 8), bool),
         limit=np.full((2, 8), 8, np.int32),
     )
-    logits = run(model, encoder_slots(conditional=True, pending_text=False), queries, 1)
+    logits = run(model, encoder_slots(rgb=True, pixels=True), queries, 1)
     if guidance != 1:
-        free = encoder_slots(conditional=False, pending_text=False)
+        free = encoder_slots(rgb=False, pixels=False)
         padded = jax.tree.map(lambda part: np.pad(part, ((0, 0), (0, 1)) + ((0, 0),) * (part.ndim - 2)), free)
         base = run(model, padded, queries, 1)
         logits = base + guidance * (logits - base)
@@ -99,6 +99,27 @@ def test_one_greedy_step_on_a_grid_of_two_codes(model, guidance):
     assert (made.column.values == logits.argmax(-1)).all()
     expected = logits.max(-1) - logsumexp(logits, axis=-1)
     np.testing.assert_allclose(made.log_probs, expected, atol=1e-4)
+
+
+def test_several_weighted_conditions(model):
+    """Each condition alone, against none at all."""
+    queries = DecoderSlots(
+        ids=np.zeros((2, 8, 2), np.int32),
+        modality=np.ones((2, 8), np.int32),
+        position=np.tile(np.arange(8, dtype=np.int32), (2, 1)),
+        valid=np.ones((2, 8), bool),
+        limit=np.full((2, 8), 8, np.int32),
+    )
+    nothing = encoder_slots(rgb=False, pixels=False)
+    nothing = jax.tree.map(lambda part: np.pad(part, ((0, 0), (0, 1)) + ((0, 0),) * (part.ndim - 2)), nothing)
+    base = run(model, nothing, queries, 1)
+    rgb = run(model, encoder_slots(rgb=True, pixels=False), queries, 1)
+    pixels = run(model, encoder_slots(rgb=False, pixels=True), queries, 1)
+    logits = base + 2.0 * (rgb - base) - 0.7 * (pixels - base)
+    plan = (Target(modality="clip", steps=1, temperature=0.0, weights={"rgb": 2.0, "pixels": -0.7}),)
+    made = Sampler(model).generate(GIVEN, plan)["clip"]
+    assert (made.column.values == logits.argmax(-1)).all()
+    np.testing.assert_allclose(made.log_probs, logits.max(-1) - logsumexp(logits, axis=-1), atol=1e-4)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
@@ -119,9 +140,9 @@ def test_greedy_sequences_equal_plain_decoding_of_the_prefix(model, guidance):
                 valid=np.ones((2, count), bool),
                 limit=np.tile(np.arange(1, count + 1, dtype=np.int32), (2, 1)),
             )
-            logits = run(model, encoder_slots(conditional=True, pending_text=True), decoder, 2)[row, -1, 0]
+            logits = run(model, encoder_slots(rgb=True, pixels=True, pending_text=True), decoder, 2)[row, -1, 0]
             if guidance != 1:
-                base = run(model, encoder_slots(conditional=False, pending_text=True), decoder, 2)[row, -1, 0]
+                base = run(model, encoder_slots(rgb=False, pixels=False, pending_text=True), decoder, 2)[row, -1, 0]
                 logits = base + guidance * (logits - base)
             options = legal if count < 4 else legal[:2]  # the last place is the end's
             tokens.append(int(options[logits[options].argmax()]))
