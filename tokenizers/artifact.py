@@ -83,7 +83,7 @@ class Tokenizer(Codec):
         """The modality its tokens belong to."""
         raise NotImplementedError
 
-    @property
+    @functools.cached_property
     def grammar(self) -> Grammar | None:
         """Which token sequences `decode` can read as a whole; None for what is no sequence."""
         modality = self.modality

@@ -44,6 +44,12 @@ def ids_of(column: TokenColumn, *, modality: Modality) -> list[list[int] | None]
     return rows
 
 
+def ordered(corners: Sequence[int]) -> list[int]:
+    """Returns xmin, ymin, xmax, ymax of the box between two opposite corners x, y, x, y."""
+    x, y, other_x, other_y = corners
+    return [min(x, other_x), min(y, other_y), max(x, other_x), max(y, other_y)]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Coordinates:
     """The special vocabulary: where the ids of bins and names lie.
@@ -77,9 +83,14 @@ class Coordinates:
         """Returns the id of a bin of v`axis`."""
         return self.first + axis * self.bins + bin
 
+    def axis(self, axis: int) -> range:
+        """Returns the ids of the bins of v`axis`, or of the names after the last axis."""
+        first = self.at(axis, 0)
+        return range(first, first + self.bins if axis < AXES else self.size)
+
     def named(self, name: str) -> int:
         """Returns the id of a name."""
-        return self.first + AXES * self.bins + self.names.index(name)
+        return self.at(AXES, self.names.index(name))
 
     def place(self, id: int) -> tuple[int, int] | None:
         """Returns axis and bin of an id, (AXES, index) for a name, None for a special one."""

@@ -46,6 +46,9 @@ class WordPieceTokenizer(Tokenizer):
     chunk_prefix: ClassVar[str] = ""
     """Words that begin so open a masking unit; "" where each token is its own unit."""
 
+    whole_chunks: ClassVar[bool] = False
+    """Whether what is too long ends after the last chunk that fits; otherwise it is cut anywhere."""
+
     @functools.cached_property
     def modality(self) -> Modality:
         """A sequence."""
@@ -100,9 +103,11 @@ class WordPieceTokenizer(Tokenizer):
             ids: list[int] = []
             for chunk in self.write(value, what=f"modality '{self.name}', sample {row} of the batch"):
                 piece = self._pieces.encode(chunk, add_special_tokens=False).ids
-                fits = len(ids) + len(piece) <= limit
-                truncated |= not fits
-                ids += piece if fits else [] if self.chunk_prefix else piece[: limit - len(ids)]
+                if len(ids) + len(piece) > limit:
+                    truncated = True
+                    ids += [] if self.whole_chunks else piece[: limit - len(ids)]
+                    break
+                ids += piece
             sequences.append(ids)
         if truncated:
             warnings.warn(
@@ -115,9 +120,13 @@ class WordPieceTokenizer(Tokenizer):
         """Decodes tokens (see `mmtok.codec.Codec`); specials and sentinels are left out."""
         self.require_complete()
         return [
-            None if ids is None else self.read(self._pieces.decode(self._plain(ids), skip_special_tokens=False))
+            None if ids is None else self.read(self.text(self._plain(ids)))
             for ids in ids_of(column, modality=self.modality)
         ]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Returns the text of ids that are not special, joined as the vocabulary file says."""
+        return self._pieces.decode(ids, skip_special_tokens=False)
 
     def write(self, value: Any, *, what: str) -> list[str]:
         """Returns a value as text, in chunks; `what` begins the error message."""
