@@ -1,7 +1,9 @@
 """What 4M writes as text: exact words where the format says them, and values that come back."""
 
 import dataclasses
+import importlib.util
 import json
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,77 +25,25 @@ from mmtok.tokenizers.quantizers import MemcodesConfig
 from mmtok.tokenizers.vectors import VectorConfig
 from mmtok.tokenizers.wordpiece import WordPieceConfig, WordPieceTokenizer
 
+spec = importlib.util.spec_from_file_location("fourm_vocabulary", Path(__file__).with_name("fourm_vocabulary.py"))
+assert spec is not None
+assert spec.loader is not None
+vocabulary = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(vocabulary)
+
 
 def text_of(form: str, value) -> str:
     return " ".join(FORMS[form][0](value))
 
 
-def small_vocabulary() -> bytes:
-    """A vocabulary file of the same layout: specials, sentinels, bins of four axes, two class names, a few pieces."""
-    special = ["[PAD]", "[UNK]", "[SOS]", "[EOS]", *(f"[S_{i}]" for i in range(64))]
-    special += [f"v{axis}={bin}" for axis in range(4) for bin in range(1000)]
-    special += ["person", "traffic light"]
-    words = [
-        "a",
-        "red",
-        "dog",
-        "##s",
-        "##house",
-        "none",
-        "human",
-        "pose",
-        "global",
-        "camera",
-        "shape",
-        "point",
-        "polygon",
-    ]
-    return json.dumps(
-        {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": [
-                {
-                    "id": number,
-                    "content": word,
-                    "single_word": number > 3,
-                    "lstrip": False,
-                    "rstrip": False,
-                    "normalized": False,
-                    "special": True,
-                }
-                for number, word in enumerate(special)
-            ],
-            "normalizer": {
-                "type": "BertNormalizer",
-                "clean_text": True,
-                "handle_chinese_chars": True,
-                "strip_accents": None,
-                "lowercase": True,
-            },
-            "pre_tokenizer": {"type": "BertPreTokenizer"},
-            "post_processor": None,
-            "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
-            "model": {
-                "type": "WordPiece",
-                "unk_token": "[UNK]",
-                "continuing_subword_prefix": "##",
-                "max_input_chars_per_word": 100,
-                "vocab": {word: number for number, word in enumerate([*special, *words])},
-            },
-        }
-    ).encode()
-
-
 def text_tokenizer(form: str, length: int) -> WordPieceTokenizer:
     config = FourMTextConfig(length=length, form=form)  # pyright: ignore[reportArgumentType]
-    return FourMTextTokenizer(name=form, source=form, config=config).with_vocabulary(small_vocabulary())
+    return FourMTextTokenizer(name=form, source=form, config=config).with_vocabulary(vocabulary.small_vocabulary())
 
 
 def caption(length: int = 12) -> WordPieceTokenizer:
     made = WordPieceTokenizer(name="caption", source="caption", config=WordPieceConfig(length=length))
-    return made.with_vocabulary(small_vocabulary())
+    return made.with_vocabulary(vocabulary.small_vocabulary())
 
 
 def test_boxes_are_written_as_the_format_says():
@@ -322,7 +272,7 @@ def test_vocabularies_that_do_not_fit():
     empty = WordPieceTokenizer(name="caption", source="caption", config=WordPieceConfig())
     with pytest.raises(MmtokError, match="not a vocabulary file of the tokenizers library"):
         empty.with_vocabulary(b"{}")
-    content = json.loads(small_vocabulary())
+    content = json.loads(vocabulary.small_vocabulary())
     content["added_tokens"] = []
     content["model"]["vocab"] = {"[UNK]": 0, "a": 1}
     with pytest.raises(MmtokError, match=r"must have \[PAD\] as id 0, it has None"):

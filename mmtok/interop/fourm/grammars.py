@@ -22,8 +22,7 @@ from mmtok.interop.fourm.forms import (
     coordinate,
 )
 from mmtok.modality import Vocabulary
-
-_AXES = range(4)
+from mmtok.tokenizers.sequences import AXES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,13 +54,12 @@ class Words:
         Raises:
           MmtokError: the vocabulary lacks one.
         """
-        names = [coordinate(axis, bin) for bin in range(count)]
-        missing = next((name for name in names if name not in self.ids), None)
-        if missing is not None:
+        try:
+            return tuple(self.ids[coordinate(axis, bin)] for bin in range(count))
+        except KeyError as missing:
             raise MmtokError(
-                f"the vocabulary has no word '{missing}'; texts with coordinates need 4M's vocabulary file"
-            )
-        return tuple(self.ids[name] for name in names)
+                f"4M text: the vocabulary file has no word {missing}; take the one that 4M ships"
+            ) from None
 
     def bin(self, axis: int, count: int = BINS) -> Pattern:
         """One of the first bins of an axis."""
@@ -69,7 +67,7 @@ class Words:
 
     def corners(self, count: int = BINS) -> Pattern:
         """Two opposite corners of a box; that they are in order would take `count` squared states to say."""
-        return sequence(*(self.bin(axis, count) for axis in _AXES))
+        return sequence(*(self.bin(axis, count) for axis in range(AXES)))
 
     def numbers(self, group: Affine | Tokens) -> Pattern:
         """Numbers or tokens of a fixed count."""
@@ -80,12 +78,11 @@ class Words:
 
     def label(self) -> Pattern:
         """Words that are no coordinates; no piece that continues a word comes first."""
-        others = special(self.vocabulary).union(*(self.bins(axis) for axis in _AXES))
-        continues, prefix = {False: [], True: []}, self.pieces.model.continuing_subword_prefix
-        for piece, id in self.ids.items():
-            if id not in others:
-                continues[piece.startswith(prefix)].append(id)
-        starting, continuing = (one_of(tuple(ids)) for ids in continues.values())
+        prefix = self.pieces.model.continuing_subword_prefix
+        others = special(self.vocabulary).union(*(self.bins(axis) for axis in range(AXES)))
+        words = {piece: id for piece, id in self.ids.items() if id not in others}
+        starting = one_of(tuple(id for piece, id in words.items() if not piece.startswith(prefix)))
+        continuing = one_of(tuple(id for piece, id in words.items() if piece.startswith(prefix)))
         return sequence(starting, maybe(some(either(starting, continuing))))
 
 
