@@ -97,6 +97,19 @@ class Tokenizer(Codec):
         """Decodes B token samples (see `mmtok.codec.Codec`)."""
         raise NotImplementedError
 
+    @property
+    def decoding_steps(self) -> int | None:
+        """Passes through the network that `decode` makes; None where there is no choice."""
+        return None
+
+    def with_decoding_steps(self, steps: int) -> "Tokenizer":
+        """Returns this tokenizer with another number of passes; tokens, fingerprint and what is saved stay the same.
+
+        Raises:
+          MmtokError: there is no choice, or not this one.
+        """
+        raise MmtokError(f"tokenizer '{self.name}' decodes in one pass; leave out the number of steps")
+
     def expected(self) -> Mapping[str, tuple[tuple[int, ...], Any]]:
         """Returns shape and dtype by name of the arrays that a complete tokenizer of this config has."""
         return {}

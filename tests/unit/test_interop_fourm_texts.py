@@ -189,6 +189,8 @@ def test_values_of_another_form_are_one_sentence():
         ("boxes", [{"box": [0, 0, 1, 1]}]),
         ("poses", [{**PERSON, "pose": [1]}]),
         ("palette", [[1, 2]]),
+        ("palette", [[1, 2, 256]]),
+        ("boxes", [{"label": " ", "box": [0, 0, 1, 1]}]),
     ):
         with pytest.raises(MmtokError, match=f"modality '{form}', sample 0 of the batch: not a value of the form"):
             text_tokenizer(form, 64).encode([value])

@@ -47,9 +47,11 @@ def write_boxes(value: Any) -> list[str]:
     """
     boxes = []
     for item in value:
+        if not item["label"].strip():
+            raise ValueError("a box without a class")
         box = [min(max(float(edge), 0.0), 1.0) for edge in item["box"]]
         if item.get("score", 1.0) >= LEAST_SCORE and box[0] < box[2] and box[1] < box[3]:
-            boxes.append((box[0] ** 2 + box[1] ** 2, _corners(box, BINS - 1), str(item["label"])))
+            boxes.append((box[0] ** 2 + box[1] ** 2, _corners(box, BINS - 1), item["label"]))
     return [f"{corners} {label}" for _, corners, label in sorted(boxes, key=lambda box: box[0])]
 
 
@@ -205,6 +207,8 @@ def write_palette(value: Any) -> list[str]:
     colours = np.asarray(value)
     if colours.ndim != 2 or colours.shape[1] != 3 or not 1 <= len(colours) <= COLOURS:
         raise ValueError(f"1 to {COLOURS} colours, (n, 3)")
+    if colours.min() < 0 or colours.max() >= LEVELS:
+        raise ValueError(f"levels of 0 to {LEVELS - 1} instead of {colours.min()} to {colours.max()}")
     return [" ".join([coordinate(1, len(colours)), *(coordinate(0, int(level)) for level in colours.ravel())])]
 
 
