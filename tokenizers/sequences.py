@@ -37,16 +37,18 @@ def pack_text(
     Args:
       texts: Chunks of each text; None is absent.
       modality: What they are tokens of.
-      whole_chunks: Leaves out a chunk that does not fit, instead of cutting it.
+      whole_chunks: Leaves out the first chunk that does not fit, instead of cutting it, as all after it.
     """
     limit, truncated = modality.size - 1, False
     sequences: list[list[int] | None] = []
     for chunks in texts:
         ids: list[int] = []
         for chunk in chunks or ():
-            fits = len(ids) + len(chunk) <= limit
-            truncated |= not fits
-            ids += chunk if fits else () if whole_chunks else chunk[: limit - len(ids)]
+            if len(ids) + len(chunk) > limit:
+                truncated = True
+                ids += () if whole_chunks else chunk[: limit - len(ids)]
+                break
+            ids += chunk
         sequences.append(None if chunks is None else ids)
     if truncated:
         warnings.warn(
@@ -70,6 +72,12 @@ def ids_of(column: TokenColumn, *, modality: Modality) -> list[list[int] | None]
         ids = [int(id) for id in values[:length] if id < modality.vocab_size]
         rows.append((ids[: ids.index(END)] if END in ids else ids) if length else None)
     return rows
+
+
+def ordered(corners: Sequence[int]) -> list[int]:
+    """Returns xmin, ymin, xmax, ymax of the box between two opposite corners x, y, x, y."""
+    x, y, other_x, other_y = corners
+    return [min(x, other_x), min(y, other_y), max(x, other_x), max(y, other_y)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,9 +113,14 @@ class Coordinates:
         """Returns the id of a bin of v`axis`."""
         return self.first + axis * self.bins + bin
 
+    def axis(self, axis: int) -> range:
+        """Returns the ids of the bins of v`axis`, or of the names after the last axis."""
+        first = self.at(axis, 0)
+        return range(first, first + self.bins if axis < AXES else self.size)
+
     def named(self, name: str) -> int:
         """Returns the id of a name."""
-        return self.first + AXES * self.bins + self.names.index(name)
+        return self.at(AXES, self.names.index(name))
 
     def place(self, id: int) -> tuple[int, int] | None:
         """Returns axis and bin of an id, (AXES, index) for a name, None for a special one."""

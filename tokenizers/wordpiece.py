@@ -45,6 +45,9 @@ class WordPieceTokenizer(Tokenizer):
     chunk_prefix: ClassVar[str] = ""
     """Words that begin so open a masking unit; "" where each token is its own unit."""
 
+    whole_chunks: ClassVar[bool] = False
+    """Whether what is too long ends after the last chunk that fits; otherwise it is cut anywhere."""
+
     @functools.cached_property
     def modality(self) -> Modality:
         """A sequence."""
@@ -96,15 +99,19 @@ class WordPieceTokenizer(Tokenizer):
             None if value is None else [self._tokenized(chunk) for chunk in self.write(value, what=what.format(row))]
             for row, value in enumerate(values)
         ]
-        return pack_text(texts, modality=self.modality, whole_chunks=bool(self.chunk_prefix))
+        return pack_text(texts, modality=self.modality, whole_chunks=self.whole_chunks)
 
     def decode(self, column: TokenColumn) -> list[Any]:
         """Decodes tokens (see `mmtok.codec.Codec`); specials and sentinels are left out."""
         self.require_complete()
         return [
-            None if ids is None else self.read(self._pieces.decode(self._plain(ids), skip_special_tokens=False))
+            None if ids is None else self.read(self.text(self._plain(ids)))
             for ids in ids_of(column, modality=self.modality)
         ]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Returns the text of ids that are not special, joined as the vocabulary file says."""
+        return self._pieces.decode(ids, skip_special_tokens=False)
 
     def write(self, value: Any, *, what: str) -> list[str]:
         """Returns a value as text, in chunks; `what` begins the error message."""
