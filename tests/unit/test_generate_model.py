@@ -10,9 +10,11 @@ from flax import nnx
 from scipy.special import logsumexp
 
 from mmtok.batch import DecoderSlots, EncoderSlots
-from mmtok.generate import Known, Sampler, Target, context
-from mmtok.modality import Modality, Vocabulary
+from mmtok.generate import Known, Sampler, Target, context, steps
+from mmtok.generate.order import random_ranks
+from mmtok.modality import Modality, Vocabulary, by_name
 from mmtok.model import AnyToAny, ModelConfig
+from reference import sampling as plain
 
 pytestmark = pytest.mark.usefixtures("compile_lightly")
 
@@ -191,3 +193,33 @@ def test_conditions_matter(model):
     results = [Sampler(model).generate(known, plan)["clip"].log_probs for known in (GIVEN, other, hidden)]
     assert all(np.abs(results[i] - results[j]).max() > 1e-3 for i, j in ((0, 1), (0, 2), (1, 2)))
     assert jnp.isfinite(jnp.asarray(results)).all()
+
+
+def at_full_length(known: dict[str, Known]) -> EncoderSlots:
+    items = by_name(MODALITIES)
+    shown = {name: context.show(item, items[name], asked=np.ones(2, bool)) for name, item in known.items()}
+    return context.encoder_slots(shown, MODALITIES, rows=2, size=sum(items[name].size for name in known))
+
+
+def test_guided_grids_equal_plain_full_length_decoding(model):
+    """Two views of different lengths side by side, in buckets, against one pass after the other at full length."""
+    pixels, run = GIVEN["pixels"], plain.compiled(model)
+
+    def encoder(ids, visible, conditional):
+        condition = pixels if conditional else pixels.hidden()
+        return at_full_length({"rgb": Known(ids[..., None], visible), "pixels": condition})
+
+    keys = steps.sample_keys(jax.random.key(3), jnp.arange(2), jnp.zeros(2, int), jnp.int32(0))
+    order = np.argsort(np.asarray(random_ranks(keys, size=9)), axis=1)
+    counts = [3, 2, 2, 2]
+    expected = plain.greedy_grid(run, encoder, MODALITIES[0], 0, order=order, counts=counts, guidance=2.5, codes=2)
+    plan = (Target(modality="rgb", scheme="roar", steps=4, temperature=0.0, guidance=2.5),)
+    made = Sampler(model).sample({"pixels": pixels}, plan, seed=3)["rgb"]
+    assert (made.values[..., 0] == expected).all()
+
+
+def test_remembered_keys_equal_plain_full_length_decoding(model):
+    known, run = GIVEN | {"text": Known.nothing(MODALITIES[2], samples=2)}, plain.compiled(model)
+    expected = plain.greedy_sequence(run, at_full_length(known), MODALITIES[2], 2, length=5, codes=2)
+    made = Sampler(model).sample(GIVEN, (Target(modality="text", temperature=0.0),))["text"]
+    assert (made.values[..., 0] == expected).all()
