@@ -12,6 +12,8 @@ from mmtok.project import Field, Project, load_anytoany, load_project, tokenize_
 from mmtok.tokenizers.images import ImageConfig
 from mmtok.train.config import FitConfig
 
+pytestmark = pytest.mark.usefixtures("compile_lightly")
+
 
 @pytest.fixture(scope="module")
 def project(shared, tmp_path_factory) -> Project:
