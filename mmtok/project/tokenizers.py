@@ -112,8 +112,8 @@ def _train(project: Project, name: str, tokenizer: Tokenizer) -> tuple[Tokenizer
         return tokenizer, {"samples": len(values)}
     if len(values) < field.batch_size:
         raise MmtokError(
-            f"tokenizer '{name}': {len(values)} training samples have the field '{tokenizer.source}', fewer than a batch"
-            f" of {field.batch_size}; lower its batch size or make more data"
+            f"tokenizer '{name}': {len(values)} training samples have the field '{tokenizer.source}', fewer than a"
+            f" batch of {field.batch_size}; lower its batch size or make more data"
         )
     batches = ArrayBatches(tokenizer.prepare(values), batch_size=field.batch_size, seed=project.seed)
     result = fit(TokenizerTask(tokenizer, batches=batches), field.fit, _training_folder(project, name))
