@@ -146,7 +146,7 @@ def test_all_damaged_is_an_error_and_touches_nothing(tmp_path):
         ({"model": {"dim": 8}, "fit": {"steps": 10}}, r"fit\.seed = 0, the config says None"),
         (
             {"model": {"dim": 16, **dict.fromkeys("abcdefghi", 1)}, "fit": {"steps": 10}},
-            r"fit\.seed = 0, the config says None; model\.a = None, .*; model\.f = None, the config says 1; 3 more differ",
+            r"fit\.seed = 0, the config says None; model\.a = None, .*model\.f = None, .* 1; 3 more differ",
         ),
     ],
 )
