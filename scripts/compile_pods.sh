@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Compiles the pod configurations for the hardware of docs/pods.md, none of which is needed. Arguments are words that the
-# lines to run must contain (all when there are none): `scripts/compile_pods.sh v5p`. Two to six minutes a line on two cores.
+# lines to run must contain (all when there are none): `scripts/compile_pods.sh v5p`. Two to eight minutes a line on two cores.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
