@@ -18,6 +18,8 @@ from mmtok.errors import MismatchError, MmtokError
 from mmtok.progress import say
 from mmtok.train.processes import agree, is_first, wait_for_all
 
+SAID = 8  # differences of a config that an error spells out
+
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
@@ -137,12 +139,17 @@ class Checkpoints:
 
     def _compare(self, step: int, saved: Mapping[str, Any]) -> None:
         old, new = dict(_leaves(saved)), dict(_leaves(self._config))
-        for key in sorted(old.keys() | new.keys()):
-            if old.get(key) != new.get(key):
-                raise MismatchError(
-                    f"{self._folder / str(step)}: the checkpoint was made with {key} = {old.get(key)}, the config says"
-                    f" {new.get(key)}; give the same value or train in another folder"
-                )
+        differences = [
+            f"{key} = {old.get(key)}, the config says {new.get(key)}"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key)
+        ]
+        if differences:
+            more = f"; {len(differences) - SAID} more differ" if len(differences) > SAID else ""
+            raise MismatchError(
+                f"{self._folder / str(step)}: the checkpoint was made with {'; '.join(differences[:SAID])}{more}; give"
+                " the same values or train in another folder"
+            )
 
     @contextlib.contextmanager
     def _explain(self) -> Iterator[None]:

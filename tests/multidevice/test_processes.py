@@ -153,7 +153,7 @@ def test_asking_one_to_stop_stops_both_at_the_same_step(tmp_path):
     stopped = [int((tmp_path / f"stopped-{index}").read_text()) for index in range(2)]
     assert stopped[0] == stopped[1]
     assert whole_steps(tmp_path)[-1] == stopped[0] < STEPS
-    longer = dataclasses.replace(ALONE, steps=STEPS)
+    longer = dataclasses.replace(ALONE, steps=STEPS, checkpoint_every=STEPS)
     resumed, whole = (parameters(fit(ToyTask(), longer, folder)) for folder in (tmp_path, tmp_path / "whole"))
     assert_close(resumed, whole)
 

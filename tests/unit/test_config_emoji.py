@@ -12,9 +12,12 @@ from mmtok.project import Field, Project, load_anytoany, load_project, tokenize_
 from mmtok.tokenizers.images import ImageConfig
 from mmtok.train.config import FitConfig
 
+pytestmark = pytest.mark.usefixtures("compile_lightly")
+
 
 @pytest.fixture(scope="module")
 def project(shared, tmp_path_factory) -> Project:
+    """Without `flat`, whose settings are those of `render`."""
     whole = load_project("emoji")
     steps = dataclasses.replace(
         whole.fit,
@@ -27,11 +30,13 @@ def project(shared, tmp_path_factory) -> Project:
         whole,
         root=tmp_path_factory.mktemp("emoji"),
         data=dataclasses.replace(whole.data, root=shared / "data" / "emoji"),
-        modalities={name: _shrunk(field, steps) for name, field in whole.modalities.items()},
+        modalities={name: _shrunk(field, steps) for name, field in whole.modalities.items() if name != "flat"},
         tokenizer_samples=64,
         model=dataclasses.replace(whole.model, dim=32, encoder_depth=1, decoder_depth=1, heads=1, mlp_hidden=32),
         batch_size=4,
         fit=steps,
+        sampling={name: target for name, target in whole.sampling.items() if name != "flat"},
+        directions=tuple(direction for direction in whole.directions if "flat" not in direction.targets),
     )
 
 

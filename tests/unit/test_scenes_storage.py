@@ -141,14 +141,14 @@ KILLED = """
 import pathlib, sys
 from mmtok.scenes import ScenesConfig, storage
 
-storage._SHARD, storage._FEW_PIXELS = 50, 0  # workers run these lines too
+storage._SHARD, storage._FEW_PIXELS = 20, 0  # workers run these lines too
 if __name__ == "__main__":
-    ScenesConfig(size=16, seed=9, train=3000, validation=4, test=3, compositional=5).prepare(pathlib.Path(sys.argv[1]))
+    ScenesConfig(size=16, seed=9, train=800, validation=4, test=3, compositional=5).prepare(pathlib.Path(sys.argv[1]))
 """
 
 
 def test_a_killed_prepare_leaves_nothing_whole_and_the_next_completes(tmp_path, monkeypatch):
-    config = dataclasses.replace(SMALL, train=3000)
+    config = dataclasses.replace(SMALL, train=800)
     path, work = tmp_path / "data", tmp_path / ".data.partial"
     script = tmp_path / "run.py"
     script.write_text(KILLED)
@@ -165,17 +165,17 @@ def test_a_killed_prepare_leaves_nothing_whole_and_the_next_completes(tmp_path, 
     with pytest.raises(MmtokError, match="prepare the data first"):
         config.open("train", path)
     time.sleep(1)
-    assert len(list(work.glob("scenes-*"))) == len(done) < 63
+    assert len(list(work.glob("scenes-*"))) == len(done) < 43
 
-    monkeypatch.setattr(storage, "_SHARD", 50)
+    monkeypatch.setattr(storage, "_SHARD", 20)
     config.prepare(path)
     assert not work.exists()
-    assert len(list(path.glob("scenes-*"))) == 63
+    assert len(list(path.glob("scenes-*"))) == 43
     assert {name: (path / name).stat().st_mtime_ns for name in done} == done  # not made again
     assert not list(path.glob(".*"))
     source = config.open("train", path)
-    assert len(source) == 3000
-    rows = [0, 49, 50, 1777, 2999]
+    assert len(source) == 800
+    rows = [0, 19, 20, 477, 799]
     for got, made in zip(source.read(rows, FIELDS), samples("scenes", np.array(rows), size=16, seed=9)):
         same(got, made)
 

@@ -144,6 +144,10 @@ def test_all_damaged_is_an_error_and_touches_nothing(tmp_path):
     [
         ({"model": {"dim": 16}, "fit": {"steps": 10, "seed": 0}}, r"model\.dim = 8, the config says 16"),
         ({"model": {"dim": 8}, "fit": {"steps": 10}}, r"fit\.seed = 0, the config says None"),
+        (
+            {"model": {"dim": 16, **dict.fromkeys("abcdefghi", 1)}, "fit": {"steps": 10}},
+            r"fit\.seed = 0, the config says None; model\.a = None, .*model\.f = None, .* 1; 3 more differ",
+        ),
     ],
 )
 def test_another_config_is_refused(tmp_path, config, message):

@@ -160,16 +160,15 @@ def test_a_finished_run_is_returned_at_once(tmp_path):
 
 
 def test_killed_in_mid_training_and_resumed_is_as_never_killed(tmp_path):
-    process = start_process(tmp_path / "killed")
+    undisturbed, process = start_process(tmp_path / "whole"), start_process(tmp_path / "killed")
     wait_for(tmp_path / "killed" / "checkpoints" / "15", process)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=30)
     done = max(int(path.name) for path in (tmp_path / "killed" / "checkpoints").iterdir() if path.name.isdecimal())
     assert 15 <= done < 60
 
-    for folder in ("killed", "whole"):
-        process = start_process(tmp_path / folder)
-        assert process.wait(timeout=120) == 0
+    again = start_process(tmp_path / "killed")
+    assert [process.wait(timeout=120) for process in (undisturbed, again)] == [0, 0]
     resumed, whole = (fit(ToyTask(), config(**SLOW), tmp_path / folder) for folder in ("killed", "whole"))
     assert_identical(resumed.module, whole.module)
     assert_identical(resumed.ema_module, whole.ema_module)
