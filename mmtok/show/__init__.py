@@ -4,6 +4,7 @@ from mmtok.show.colours import FeatureBasis, feature_basis
 from mmtok.show.curves import curves
 from mmtok.show.files import read_value, write_value
 from mmtok.show.gallery import gallery, sheet
+from mmtok.show.maps import amount_map
 from mmtok.show.pictures import SHOWS, absent, picture
 from mmtok.show.reconstruction import reconstruction
 
@@ -11,6 +12,7 @@ __all__ = [
     "SHOWS",
     "FeatureBasis",
     "absent",
+    "amount_map",
     "curves",
     "feature_basis",
     "gallery",
