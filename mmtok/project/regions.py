@@ -29,6 +29,19 @@ _PAINT = 128  # from this level on a pixel of a mask file is to be painted
 _TOLERANCE = 1e-6  # of the edges of a box
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """A raw value of which only a part is known, in the place of the value in a sample.
+
+    Attributes:
+      value: The whole picture, (H, W, ...).
+      known: What may be seen of its centre square; as a target, the rest is made anew.
+    """
+
+    value: np.ndarray
+    known: Region
+
+
 def read_mask(path: Path) -> Mask:
     """Reads a mask as in-painting tools write it: black is known, white (128 of 255 and above) is to be painted.
 
@@ -144,8 +157,8 @@ def show_region(known: Known, modality: Modality, regions: Any) -> Known:
     return dataclasses.replace(known, visible=visible)
 
 
-def place(value: np.ndarray, box: Box) -> np.ndarray:
-    """Returns a square picture that holds `value` in one part, for out-painting.
+def place(value: np.ndarray, box: Box) -> Part:
+    """Returns a square picture that holds `value` in one part, which is known, for out-painting.
 
     No pixel is resampled: the centre of `value` with the proportions of the part fills it. The rest repeats the
     pixels at its edge; nobody sees it, but networks that read the whole picture read it too.
@@ -168,7 +181,7 @@ def place(value: np.ndarray, box: Box) -> np.ndarray:
     first_row, first_column = (height - rows) // 2, (width - columns) // 2
     part = value[first_row : first_row + rows, first_column : first_column + columns]
     around = ((y, side - y - rows), (x, side - x - columns), *((0, 0) for _ in value.shape[2:]))
-    return np.pad(part, around, mode="edge")
+    return Part(np.pad(part, around, mode="edge"), box)
 
 
 def paste(made: np.ndarray, given: np.ndarray, region: Region) -> np.ndarray:

@@ -113,7 +113,9 @@ def test_only_tokens_in_the_known_part_are_visible():
 @pytest.mark.parametrize("shape", [(30, 30), (47, 90, 3), (200, 60, 3)])
 def test_a_placed_picture_is_in_its_part_unchanged(box, shape):
     picture = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    field = place(picture, box)
+    placed = place(picture, box)
+    field = placed.value
+    assert placed.known == box
     side = len(field)
     assert field.shape == (side, side, *shape[2:])
     assert field.dtype == np.uint8

@@ -5,8 +5,8 @@ import pytest
 
 from mmtok.errors import MmtokError
 from mmtok.modality import Modality, Vocabulary
-from mmtok.project.answers import check_reduction, reduce
 from mmtok.project.kinds import unit
+from mmtok.project.reductions import check_reduction, reduce
 
 
 def shown(show: str, **changes) -> Modality:
