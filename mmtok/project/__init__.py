@@ -1,35 +1,62 @@
 """A project from raw data to an evaluated model: its configuration and the stages the command line runs."""
 
+from mmtok.project.answers import Answers, Box
+from mmtok.project.batchwork import RECORDS, batches, repeat, work, write_answer
 from mmtok.project.config import Field, Project, load_project
 from mmtok.project.evaluation import evaluate_project
 from mmtok.project.fourm import export_fourm, import_fourm
 from mmtok.project.initial import Initial
-from mmtok.project.loaded import Box, Loaded, load_anytoany
+from mmtok.project.inputs import Inputs, Origin, identity, read_word
+from mmtok.project.job import Job, Stage, plan_after
+from mmtok.project.loaded import Loaded, load_anytoany
+from mmtok.project.manifest import Manifest, digest
 from mmtok.project.pictures import Shown, draw
 from mmtok.project.planning import plan_training
+from mmtok.project.plans import Plan, PlanFile, parse_settings, read_plan, with_own_settings, with_settings
 from mmtok.project.recipes import Recipe
 from mmtok.project.tokenizers import evaluate_tokenizers, open_tokenizers, train_tokenizers
 from mmtok.project.tokens import tokenize_project
 from mmtok.project.training import train_project
 
 __all__ = [
+    "RECORDS",
+    "Answers",
     "Box",
     "Field",
     "Initial",
+    "Inputs",
+    "Job",
     "Loaded",
+    "Manifest",
+    "Origin",
+    "Plan",
+    "PlanFile",
     "Project",
     "Recipe",
     "Shown",
+    "Stage",
+    "batches",
+    "digest",
     "draw",
     "evaluate_project",
     "evaluate_tokenizers",
     "export_fourm",
+    "identity",
     "import_fourm",
     "load_anytoany",
     "load_project",
     "open_tokenizers",
+    "parse_settings",
+    "plan_after",
     "plan_training",
+    "read_plan",
+    "read_word",
+    "repeat",
     "tokenize_project",
     "train_project",
     "train_tokenizers",
+    "with_own_settings",
+    "with_settings",
+    "work",
+    "write_answer",
 ]

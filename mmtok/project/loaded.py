@@ -1,7 +1,8 @@
 """A trained model with its tokenizers: raw values in, raw values out."""
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,16 @@ import numpy as np
 from mmtok.batch import TokenColumn
 from mmtok.config import from_json
 from mmtok.errors import MismatchError, MmtokError, unknown
-from mmtok.generate import Features, Known, Sampler, Target
+from mmtok.generate import Features, Generated, Known, Sampler, Target, validate
 from mmtok.modality import Modality, by_name
 from mmtok.model import load_model
+from mmtok.project.answers import Answers, Box
+from mmtok.project.plans import with_settings
 from mmtok.project.recipes import Recipe, choose
 from mmtok.source import Sample
 from mmtok.tokenizers.artifact import Tokenizer, load
 
 PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
-
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom as fractions of the picture's centre square, which is all that tokenizers take."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +32,14 @@ class Loaded:
       tokenizers: By modality name.
       sampling: Default settings per target modality.
       recipes: Named plans; the first that fits what is given is the default.
+      weights: Fingerprint of the model's weights.
     """
 
     sampler: Sampler
     tokenizers: Mapping[str, Tokenizer]
     sampling: Mapping[str, Target]
     recipes: Mapping[str, Recipe] = dataclasses.field(default_factory=dict)
+    weights: str = ""
 
     @property
     def modalities(self) -> dict[str, Modality]:
@@ -93,64 +95,133 @@ class Loaded:
           MmtokError: a field that no modality of the model is made from, or a value its tokenizer does not take.
         """
         given = dict.fromkeys(field for sample in samples for field in sample)
-        for field in given:
-            if field not in self.fields:
-                raise unknown("input field", field, self.fields)
+        self.check_fields(given)
         return {
             name: self.tokenizers[name].encode([sample.get(modality.source) for sample in samples])
             for name, modality in self.modalities.items()
             if modality.source in given
         }
 
+    def check_fields(self, fields: Iterable[str]) -> None:
+        """Raises MmtokError for a raw field that no modality of the model is made from."""
+        for field in fields:
+            if field not in self.fields:
+                raise unknown("input field", field, self.fields)
+
     def sample(
         self,
-        samples: Sequence[Sample],
-        targets: Sequence[str] | Sequence[Target],
+        samples: Sample | Sequence[Sample],
+        targets: str | Target | Sequence[str | Target],
         *,
         seed: int = 0,
+        draws: int = 1,
+        numbers: Sequence[int] | None = None,
         keep: Mapping[str, Box] | None = None,
-    ) -> list[dict[str, Any]]:
+        batch_size: int = 64,
+        **settings: Any,
+    ) -> Answers:
         """Generates the targets, in order, for each raw sample; later targets are conditioned on earlier ones.
 
         Args:
-          samples: What is given; any subset of the model's raw fields, another one for each sample if need be.
+          samples: One sample or several: what is given; any subset of the model's raw fields, another one for each
+            sample if need be.
           targets: Modality names, which get the settings of the default recipe, or settings as `plan` returns them.
-          seed: Of all random choices; the result of a sample depends on the seed and its place in `samples`.
+          seed: Of all random choices.
+          draws: Different answers to each sample.
+          numbers: Number of each sample, which together with `seed` decides its random choices; None counts from 0.
           keep: Raw field -> the part of the picture that is known; the rest is unknown, and generated when the field
             is also a target.
+          batch_size: Answers per compiled step.
+          settings: Fields of `Target` such as `temperature=0.5`, which change all targets whose kind they fit.
 
         Returns:
-          Per sample: target modality -> decoded raw value.
-        """
-        recipe = self.recipe(given={field for sample in samples for field in sample})
-        plan = [item if isinstance(item, Target) else self.plan([item], recipe=recipe)[0] for item in targets]
-        columns = self.tokens(samples, plan, seed=seed, keep=keep)
-        return self.decode({target.modality: columns[target.modality] for target in plan})
+          `draws` answers for each sample, those of the first sample first: target modality -> decoded raw value.
 
-    def tokens(
+        Raises:
+          MmtokError: something that the model does not have, cannot read or cannot produce, or settings that do not
+            fit, before anything is computed.
+        """
+        samples = [samples] if isinstance(samples, Mapping) else list(samples)
+        plan = self.chosen(samples, targets, settings)
+        columns, tokens = self.generate(
+            samples, plan, seed=seed, draws=draws, numbers=numbers, keep=keep, batch_size=batch_size
+        )
+        return self.answers([sample for sample in samples for _ in range(draws)], columns, tokens, keep=keep)
+
+    def chosen(
+        self,
+        samples: Sequence[Sample],
+        targets: str | Target | Sequence[str | Target],
+        settings: Mapping[str, Any],
+    ) -> tuple[Target, ...]:
+        """Returns the plan that `sample` follows for these arguments."""
+        recipe = self.recipe(given={field for sample in samples for field in sample})
+        items = [targets] if isinstance(targets, str | Target) else targets
+        plan = [item if isinstance(item, Target) else self.plan([item], recipe=recipe)[0] for item in items]
+        validate(tuple(plan), {}, self.sampler.modalities)
+        return with_settings(plan, self.modalities, settings)
+
+    def generate(
         self,
         samples: Sequence[Sample],
         plan: Sequence[Target],
         *,
         seed: int = 0,
+        draws: int = 1,
+        numbers: Sequence[int] | None = None,
         keep: Mapping[str, Box] | None = None,
         taken: Mapping[str, TokenColumn] | None = None,
-    ) -> dict[str, TokenColumn]:
-        """Generates targets, in order, as tokens.
+        batch_size: int = 64,
+    ) -> tuple[dict[str, TokenColumn], dict[str, Generated]]:
+        """Generates targets, in order, as tokens; arguments as for `sample`.
 
         Args:
-          samples: As for `sample`.
+          samples: B raw samples.
           plan: Settings as `plan` returns them.
           seed: Of all random choices.
+          draws: Different answers to each sample.
+          numbers: Number of each sample.
           keep: Raw field -> the part of the picture that is known.
-          taken: What is known besides, such as the tokens that `take_over` returns.
+          taken: What is known besides, such as the tokens that `take_over` returns; B x draws rows.
+          batch_size: Answers per compiled step.
 
         Returns:
-          All that is wholly known then: what was given and what was made.
+          All that is wholly known then, what was given and what was made, and the latter with its log-probabilities;
+          B x draws rows, those of the first sample first.
         """
-        given, keep = {**self.encode(samples), **(taken or {})}, keep or {}
-        made = self.sampler.sample(self.known(given, keep), tuple(plan), seed=seed)
-        return {name: column for name, column in given.items() if self.modalities[name].source not in keep} | made
+        if draws < 1:
+            raise MmtokError(f"draws must be at least 1, it is {draws}")
+        row, numbers = np.repeat(np.arange(len(samples)), draws), range(len(samples)) if numbers is None else numbers
+        keep = keep or {}
+        given = {name: column[row] for name, column in self.encode(samples).items()} | dict(taken or {})
+        made = self.sampler.generate(
+            self.known(given, keep),
+            tuple(plan),
+            seed=seed,
+            samples=_rows(np.asarray(numbers), draws).tolist(),
+            batch_size=batch_size,
+        )
+        columns = {name: column for name, column in given.items() if self.modalities[name].source not in keep}
+        return columns | {name: item.column for name, item in made.items()}, made
+
+    def answers(
+        self,
+        given: Sequence[Sample],
+        columns: Mapping[str, TokenColumn],
+        tokens: Mapping[str, Generated],
+        *,
+        keep: Mapping[str, Box] | None = None,
+    ) -> Answers:
+        """Decodes what `generate` returned."""
+        return Answers(
+            given=tuple(given),
+            made=tuple(self.decode({name: item.column for name, item in tokens.items()})),
+            fields=self.sources,
+            targets={name: self.modalities[name] for name in tokens},
+            tokens=tokens,
+            columns=columns,
+            keep=keep or {},
+        )
 
     def decode(self, columns: Mapping[str, TokenColumn]) -> list[dict[str, Any]]:
         """Returns the raw values of token columns, for each sample those of all of them."""
@@ -173,11 +244,11 @@ class Loaded:
                 )
         return {name: column for name, column in shared.items() if self.modalities[name].is_input}
 
-    def embed(self, samples: Sequence[Sample], *, only: Sequence[str] = (), batch_size: int = 64) -> Features:
+    def embed(self, samples: Sample | Sequence[Sample], *, only: Sequence[str] = (), batch_size: int = 64) -> Features:
         """Returns what the model's encoder makes of raw samples; the decoder is not used.
 
         Args:
-          samples: Any subset of the model's raw fields each.
+          samples: One sample or several: any subset of the model's raw fields each.
           only: The modalities to read; empty means all that are made from the fields given.
           batch_size: Samples per compiled step.
 
@@ -191,7 +262,7 @@ class Loaded:
         for name in only:
             if name not in readable:
                 raise unknown("input modality", name, readable)
-        columns = self.encode(samples)
+        columns = self.encode([samples] if isinstance(samples, Mapping) else samples)
         chosen = {name: column for name, column in columns.items() if name in (only or readable)}
         return self.sampler.features(self.known(chosen, {}), batch_size=batch_size)
 
@@ -208,7 +279,7 @@ class Loaded:
         }
 
 
-def load_anytoany(path: str | Path) -> Loaded:
+def load_anytoany(path: str | os.PathLike) -> Loaded:
     """Opens a finished model with its tokenizers.
 
     Args:
@@ -245,7 +316,12 @@ def load_anytoany(path: str | Path) -> Loaded:
         name: from_json(Recipe, recipe, where=f"{folder / 'config.json'}: recipe '{name}'")
         for name, recipe in description.get("recipes", {}).items()
     }
-    return Loaded(Sampler(model), tokenizers, sampling, recipes)
+    return Loaded(Sampler(model), tokenizers, sampling, recipes, weights=description["weights"]["fingerprint"])
+
+
+def _rows(numbers: np.ndarray, draws: int) -> np.ndarray:
+    """Returns the number of each row: another one for each answer."""
+    return np.repeat(numbers, draws) * draws + np.tile(np.arange(draws), len(numbers))
 
 
 def _crop(known: Known, modality: Modality, box: Box) -> Known:

@@ -68,6 +68,11 @@ def read_value(text: str, show: str) -> Any:
         raise MmtokError(f"{text}: not a text file in UTF-8") from None
 
 
+def takes_text(show: str) -> bool:
+    """Whether `read_value` takes the value itself in place of a file."""
+    return _format(show).ending in (".txt", ".json")
+
+
 # --- pictures ---------------------------------------------------------------------------------------------------
 
 
