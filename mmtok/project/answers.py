@@ -12,15 +12,13 @@ from mmtok.batch import TokenColumn
 from mmtok.generate import Generated
 from mmtok.modality import Modality
 from mmtok.project.pictures import draw
+from mmtok.project.regions import Part, Region, whole, whole_cells
 from mmtok.show import sheet
 from mmtok.source import Sample
 from mmtok.tokenizers.preprocess import centre_square
 
 TILE = 160  # pixels of one picture
 MOST_ROWS = 32  # of a picture
-
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom as fractions of the picture's centre square, which is all that tokenizers take."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +34,6 @@ class Answers(Sequence[Mapping[str, Any]]):
       targets: How each target is shown.
       tokens: Target -> its tokens and their log-probabilities in nats, one row per answer.
       columns: All that is wholly known in the end as tokens, given and made; one row per answer.
-      keep: Given field -> the part of the picture that was known.
     """
 
     given: tuple[Sample, ...]
@@ -45,7 +42,6 @@ class Answers(Sequence[Mapping[str, Any]]):
     targets: Mapping[str, Modality]
     tokens: Mapping[str, Generated] = dataclasses.field(repr=False)
     columns: Mapping[str, TokenColumn] = dataclasses.field(repr=False)
-    keep: Mapping[str, Box] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.made)
@@ -59,9 +55,7 @@ class Answers(Sequence[Mapping[str, Any]]):
 
     def picture(self) -> Image.Image:
         """Draws one row per answer, 32 at most: what was given (paled where it was not known), then what was made."""
-        return Image.fromarray(
-            contact_sheet(self.given[:MOST_ROWS], self.made[:MOST_ROWS], self.fields, self.targets, keep=self.keep)
-        )
+        return Image.fromarray(contact_sheet(self.given[:MOST_ROWS], self.made[:MOST_ROWS], self.fields, self.targets))
 
     def _repr_png_(self) -> bytes:
         """What a notebook shows."""
@@ -76,49 +70,47 @@ def contact_sheet(
     fields: Mapping[str, Modality],
     targets: Mapping[str, Modality],
     *,
-    keep: Mapping[str, Box] | None = None,
     labels: Sequence[str] = (),
     note: str = "",
 ) -> np.ndarray:
     """Draws samples in rows.
 
     Args:
-      given: Raw values by field, one mapping per row; a field that is missing is drawn as absent.
+      given: Raw values by field, one mapping per row; a field that is missing is drawn as absent, and what is not known
+        of a picture is paled.
       made: Raw values by target, one mapping per row.
       fields: How fields are shown; those that no row has are left out.
       targets: How targets are shown, in this order.
-      keep: Field -> the part of the picture that was known; the rest is paled.
       labels: Of the rows.
       note: A line above.
 
     Returns:
       Pixels, (H, W, 3) uint8.
     """
-    keep = keep or {}
     columns = [field for field in fields if any(field in sample for sample in given)]
     rows = [
         [
-            *((_square(sample.get(field), cut=field in keep), fields[field]) for field in columns),
+            *((_square(sample.get(field)), fields[field]) for field in columns),
             *((answer.get(name), modality) for name, modality in targets.items()),
         ]
         for sample, answer in zip(given, made, strict=True)
     ]
     tiles = draw(rows, size=TILE)
-    for row in tiles:
+    for row, sample in zip(tiles, given, strict=True):
         for place, field in enumerate(columns):
-            if field in keep:
-                row[place] = _paled(row[place], keep[field])
+            value = sample.get(field)
+            if isinstance(value, Part):
+                row[place] = _paled(row[place], value.region)
     groups = [("given", len(columns))] * bool(columns) + [("generated", len(targets))]
     return sheet(tiles, titles=[*columns, *targets], groups=groups, labels=labels, note=note)
 
 
-def _square(value: Any, *, cut: bool) -> Any:
-    return centre_square(value) if cut and value is not None else value
+def _square(value: Any) -> Any:
+    """What is taken of a picture that is known in part."""
+    return centre_square(whole(value)) if isinstance(value, Part) else value
 
 
-def _paled(tile: np.ndarray, box: Box) -> np.ndarray:
-    """The picture with everything outside `box` close to white."""
-    left, top, right, bottom = (round(edge * TILE) for edge in box)
-    paled = 255 - (255 - tile) // 6
-    paled[top:bottom, left:right] = tile[top:bottom, left:right]
-    return paled
+def _paled(tile: np.ndarray, region: Region) -> np.ndarray:
+    """The picture with everything that is not known close to white."""
+    known = whole_cells(region, (TILE, TILE))
+    return np.where(known[..., None], tile, 255 - (255 - tile) // 6)

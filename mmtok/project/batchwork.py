@@ -248,7 +248,7 @@ def _gallery(folder: Path, records: Records, job: Job, inputs: Inputs) -> None:
         return
     numbers = [record["number"] for record in shown]
     tokens = inputs.tokens(numbers)
-    given = [item.values for item in inputs.read(numbers)]
+    given = job.prepare([item.values for item in inputs.read(numbers)])
     if tokens:
         decoded = job.model.decode(tokens)
         sources = {name: job.model.modalities[name].source for name in tokens}
@@ -259,6 +259,6 @@ def _gallery(folder: Path, records: Records, job: Job, inputs: Inputs) -> None:
     ]
     labels = [record["name"] for record in shown]
     note = f"{len(shown)} of {len(inputs.names)} samples"
-    pixels = contact_sheet(given, made, job.model.sources, job.targets, keep=job.keep, labels=labels, note=note)
+    pixels = contact_sheet(given, made, job.model.sources, job.targets, labels=labels, note=note)
     with new_file(folder / "gallery.png") as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG", optimize=True)

@@ -12,10 +12,14 @@ from mmtok.batch import TokenColumn
 from mmtok.data import Store
 from mmtok.errors import MismatchError, MmtokError, suggest, unknown
 from mmtok.project.loaded import Loaded
+from mmtok.project.regions import Part, read_mask
 from mmtok.show import read_value, takes_text
 from mmtok.source import Sample
 
 TABLES = (".csv", ".jsonl")
+MASK = ".mask"
+"""Behind the name of a raw field: the mask of its picture (see `mmtok.project.regions.read_mask`)."""
+
 _NAME = "name"
 _LONGEST_NAME = 200  # bytes; endings and numbers are added to it
 
@@ -58,6 +62,11 @@ class Inputs(Protocol):
         """What is given as tokens."""
         ...
 
+    @property
+    def masked(self) -> Sequence[str]:
+        """Raw fields of which some samples are known in part."""
+        ...
+
     def read(self, numbers: Sequence[int]) -> list[Given]:
         """Reads samples; what is wrong with one of them stands in its `error`."""
         ...
@@ -88,6 +97,7 @@ class Origin:
         ending; or the files of one field: that of `fields`, or else pictures are those of the only field in colour and
         `.txt` those of the only text. Of `x.npy` and `x.png`, as a depth is written, the first is read. A table has
         columns named after raw fields, with values or with files relative to the table, and may have a column `name`.
+        Masks of the pictures of `rgb` are in the sub-folder or column `rgb.mask`.
 
         Args:
           model: Says which raw fields there are.
@@ -102,41 +112,57 @@ class Origin:
         path = Path(self.path)
         if not path.exists():
             raise MmtokError(f"{path}: no such file or folder")
-        model.check_fields(self.fields)
+        masks = {f"{item.source}{MASK}": item.source for item in model.sources.values() if len(item.shape) == 2}
+        masks = {column: field for column, field in masks.items() if column not in model.fields}
+        shows = {**model.fields, **dict.fromkeys(masks, "mask")}
+        for field in self.fields:
+            if field not in shows:
+                raise unknown("input field", field, shows)
         if (path / "mmtok.json").exists():
             return _open_store(self, model, asked)
         if self.split:
             raise MmtokError(f"{path}: no token store, only that has splits ('{self.split}'); leave it out")
         if path.is_dir():
-            samples = _folder(path, model.fields, self.fields)
+            samples = _folder(path, shows, self.fields)
         elif path.suffix.lower() in TABLES:
-            samples = _table(path, model.fields, self.fields)
+            samples = _table(path, shows, self.fields)
         else:
             raise MmtokError(f"{path}: a folder, a table ({', '.join(TABLES)}) or a token store was expected")
         if not samples:
             raise MmtokError(f"{path}: holds no samples")
         for name in samples:
             _check_name(name, where=path)
-        inputs = _Words(tuple(samples), tuple(samples.values()), model.fields)
-        counts = inputs.counts
+        there = dict.fromkeys(field for words in samples.values() for field in words)
         for field in self.fields:
-            if field not in counts:
-                raise MmtokError(f"{path}: no sample has the field '{field}'{suggest(field, counts)}")
-        return inputs
+            if field not in there:
+                raise MmtokError(f"{path}: no sample has the field '{field}'{suggest(field, there)}")
+        return _Words(tuple(samples), tuple(samples.values()), shows, masks)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Words:
-    """Samples given as words that `read_value` reads: files, or text and JSON itself."""
+    """Samples given as words that `read_value` reads: files, or text and JSON itself.
+
+    Attributes:
+      names: Of the samples.
+      words: Of each sample: field, or column of masks -> file or value.
+      shows: How each is shown and read.
+      masks: Column of masks -> field.
+    """
 
     names: Sequence[str]
     words: Sequence[Mapping[str, str]]
     shows: Mapping[str, str]
+    masks: Mapping[str, str]
 
     @property
     def counts(self) -> Mapping[str, int]:
         counts = {field: sum(field in words for words in self.words) for field in self.shows}
-        return {field: count for field, count in counts.items() if count}
+        return {field: count for field, count in counts.items() if count and field not in self.masks}
+
+    @property
+    def masked(self) -> Sequence[str]:
+        return [field for column, field in self.masks.items() if any(column in words for words in self.words)]
 
     @property
     def modalities(self) -> Sequence[str]:
@@ -154,7 +180,10 @@ class _Words:
         try:
             for field, word in words.items():
                 inputs[field] = identity(word, self.shows[field])
-                values[field] = read_word(word, self.shows[field], what=f"field '{field}'")
+                if field not in self.masks:
+                    values[field] = read_word(word, self.shows[field], what=f"field '{field}'")
+            for column in words.keys() & self.masks.keys():
+                values = with_mask(values, self.masks[column], Path(words[column]))
         except (MmtokError, OSError) as error:
             return Given(number, name, {}, inputs, str(error))
         return Given(number, name, values, inputs, "" if values else "nothing is given, every field is empty")
@@ -170,6 +199,21 @@ def read_word(word: str, show: str, *, what: str) -> Any:
     if isinstance(value, str) and not value.strip():
         raise MmtokError(f"{what}: the text is empty")
     return value
+
+
+def with_mask(values: Mapping[str, Any], field: str, path: Path) -> dict[str, Any]:
+    """Returns a sample with a mask laid on the picture of a field.
+
+    Raises:
+      MmtokError: there is no picture, or the mask does not fit.
+    """
+    if field not in values:
+        raise MmtokError(f"{path}: a mask without a picture of '{field}'")
+    known = read_mask(path)
+    try:
+        return {**values, field: Part(values[field], known)}
+    except MmtokError as error:
+        raise MmtokError(f"{path}: {error}") from None
 
 
 def identity(word: str, show: str) -> dict[str, str]:
@@ -326,6 +370,10 @@ class _Stored:
     @property
     def modalities(self) -> Sequence[str]:
         return list(self.sources)
+
+    @property
+    def masked(self) -> Sequence[str]:
+        return ()
 
     def read(self, numbers: Sequence[int]) -> list[Given]:
         columns = self.tokens(numbers)

@@ -10,8 +10,9 @@ from mmtok.batch import TokenColumn
 from mmtok.errors import MmtokError
 from mmtok.generate import Known, Target, describe, validate
 from mmtok.modality import Modality
-from mmtok.project.answers import Answers, Box
+from mmtok.project.answers import Answers
 from mmtok.project.loaded import Loaded
+from mmtok.project.regions import Box, Part, check_box, keep_parts, place
 from mmtok.source import Sample
 
 
@@ -37,12 +38,16 @@ class Job:
       seed: Of all random choices.
       draws: Different answers to each sample.
       keep: Raw field -> the part of the picture that is known.
+      place: Raw field -> the part of a larger picture that the picture given is put into, and which is known.
+      masked: Raw fields of which samples may be known in part for reasons of their own.
     """
 
     stages: tuple[Stage, ...]
     seed: int = 0
     draws: int = 1
     keep: Mapping[str, Box] = dataclasses.field(default_factory=dict)
+    place: Mapping[str, Box] = dataclasses.field(default_factory=dict)
+    masked: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.draws < 1:
@@ -61,6 +66,27 @@ class Job:
     def targets(self) -> dict[str, Modality]:
         """All that is made, in order."""
         return {name: stage.model.modalities[name] for stage in self.stages for name in stage.targets}
+
+    @property
+    def partial(self) -> set[str]:
+        """Raw fields that may be known in part."""
+        return {*self.keep, *self.place, *self.masked}
+
+    def prepare(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Returns samples of whose pictures only those parts are known that the job says.
+
+        Raises:
+          MmtokError: see `mmtok.project.Part`.
+        """
+        found = {field for field in {*self.keep, *self.place} if any(field in sample for sample in samples)}
+        placed = [
+            {
+                field: place(value, self.place[field]) if field in self.place else value
+                for field, value in sample.items()
+            }
+            for sample in samples
+        ]
+        return keep_parts(placed, {field: self.keep[field] for field in found & {*self.keep}})
 
     def run(
         self,
@@ -81,6 +107,7 @@ class Job:
         Returns:
           B x draws answers, those of the first sample first.
         """
+        samples = self.prepare(samples)
         row = np.repeat(np.arange(len(samples)), self.draws)
         passed = {name: column[row] for name, column in (taken or {}).items()}
         parts: list[Answers] = []
@@ -95,18 +122,18 @@ class Job:
                 seed=self.seed,
                 draws=self.draws,
                 numbers=numbers,
-                keep={} if before else self.keep,
                 taken=passed,
                 batch_size=batch_size,
             )
             given = [samples[index] for index in row.tolist()]
-            parts.append(stage.model.answers(given, columns, tokens, keep=self.keep))
+            parts.append(stage.model.answers(given, columns, tokens))
             before = stage
         return _joined(parts)
 
     def problem(self, sample: Sample) -> str:
         """Returns why a raw sample cannot be read by the models; "" if it can."""
         try:
+            (sample,) = self.prepare([sample])
             self.model.encode([sample])
             for stage in self.stages[1:]:
                 stage.model.encode([self._read_again(stage, sample)])
@@ -126,12 +153,28 @@ class Job:
             a plan that uses what is not there yet.
         """
         self.model.check_fields(fields)
+        self._check_parts(fields)
         for field in fields:
             made_from = [item for item in self.model.modalities.values() if item.source == field]
             if not any(item.is_input or item.name in self.stages[0].targets for item in made_from):
                 raise MmtokError(f"input field '{field}': the model makes it, but never reads it; leave it out")
         for stage, known in zip(self.stages, self.conditions(fields, taken), strict=True):
             validate(stage.plan, known, stage.model.sampler.modalities)
+
+    def _check_parts(self, fields: Collection[str]) -> None:
+        """Raises MmtokError unless parts are those of given pictures, one part of each."""
+        for option, boxes in (("keep", self.keep), ("place", self.place)):
+            for field, box in boxes.items():
+                if field not in fields:
+                    raise MmtokError(f"{option}: the field '{field}' is not among the given ones")
+                if len(self.model.sources[field].shape) != 2:
+                    raise MmtokError(f"{option}: '{field}' is not a picture; only a picture can be known in part")
+                check_box(box, what=option)
+        for field in fields:
+            if (field in self.keep) + (field in self.place) + (field in self.masked) > 1:
+                raise MmtokError(
+                    f"field '{field}': keep, place and mask each say what is known of it; give one of them"
+                )
 
     def describe(self, conditions: Sequence[Mapping[str, Known]]) -> str:
         """Returns a text that says what will be made from what, how and in how many forward passes."""
@@ -144,20 +187,24 @@ class Job:
     def conditions(self, fields: Collection[str], taken: Collection[str] = ()) -> list[dict[str, Known]]:
         """Returns for each stage what is known before it, made up: all tokens of what is given or made by then."""
         names = {*_made_from(self.model, fields), *taken}
-        conditions = [self.model.known(_whole(self.model, names), self.keep)]
+        conditions = [self.model.known(_whole(self.model, names), [{**self.keep, **self.place}])]
         for before, stage in zip(self.stages, self.stages[1:]):
-            names = self.passed_on(before, stage.model, names) | _made_from(stage.model, {*fields} - {*self.keep})
-            conditions.append(stage.model.known(_whole(stage.model, names), {}))
+            names = self.passed_on(before, stage.model, names) | _made_from(stage.model, {*fields} - self.partial)
+            conditions.append(stage.model.known(_whole(stage.model, names)))
         return conditions
 
     def passed_on(self, before: Stage, model: Loaded, names: Iterable[str]) -> set[str]:
         """Returns the modalities that `model` reads of what is known after a stage, which knew `names` before it."""
-        known = {name for name in names if before.model.modalities[name].source not in self.keep} | {*before.targets}
+        known = {name for name in names if before.model.modalities[name].source not in self.partial} | {*before.targets}
         return {name for name in known if name in model.modalities and model.modalities[name].is_input}
 
     def _read_again(self, stage: Stage, sample: Sample) -> Sample:
         """What a later model reads for itself."""
-        return {field: sample[field] for field in sample if field in stage.model.fields and field not in self.keep}
+        return {
+            field: value
+            for field, value in sample.items()
+            if field in stage.model.fields and not isinstance(value, Part)
+        }
 
 
 def plan_after(
@@ -179,7 +226,7 @@ def plan_after(
     passed = job.passed_on(last, model, {*_made_from(last.model, fields), *taken})
     if not passed:
         raise MmtokError(f"{name}: this model reads nothing of what is known after the first")
-    known = {*({*fields} - {*job.keep}) & model.fields.keys(), *(model.modalities[item].source for item in passed)}
+    known = {*({*fields} - job.partial) & model.fields.keys(), *(model.modalities[item].source for item in passed)}
     recipe = model.recipe(given=known)
     return model.plan(model.targets(known, recipe=recipe), recipe=recipe)
 
@@ -210,5 +257,4 @@ def _joined(parts: Sequence[Answers]) -> Answers:
         targets={name: item for part in parts for name, item in part.targets.items()},
         tokens={name: item for part in parts for name, item in part.tokens.items()},
         columns=parts[-1].columns,
-        keep=parts[0].keep,
     )

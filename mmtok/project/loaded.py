@@ -14,11 +14,12 @@ from mmtok.errors import MismatchError, MmtokError, unknown
 from mmtok.generate import Features, Generated, Known, Sampler, Target
 from mmtok.modality import Modality, by_name
 from mmtok.model import load_model
-from mmtok.project.answers import Answers, Box
+from mmtok.project.answers import Answers
 from mmtok.project.plans import check_fit, with_settings
 from mmtok.project.recipes import Recipe, choose
+from mmtok.project.regions import Part, Region, keep_parts, known_parts, paste, show_region, whole
 from mmtok.source import Sample
-from mmtok.tokenizers.artifact import Tokenizer, load
+from mmtok.tokenizers.artifact import Learned, Tokenizer, load
 
 PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
 
@@ -97,7 +98,7 @@ class Loaded:
         given = dict.fromkeys(field for sample in samples for field in sample)
         self.check_fields(given)
         return {
-            name: self.tokenizers[name].encode([sample.get(modality.source) for sample in samples])
+            name: self.tokenizers[name].encode([whole(sample.get(modality.source)) for sample in samples])
             for name, modality in self.modalities.items()
             if modality.source in given
         }
@@ -116,7 +117,7 @@ class Loaded:
         seed: int = 0,
         draws: int = 1,
         numbers: Sequence[int] | None = None,
-        keep: Mapping[str, Box] | None = None,
+        keep: Mapping[str, Region] | None = None,
         batch_size: int = 64,
         **settings: Any,
     ) -> Answers:
@@ -124,13 +125,13 @@ class Loaded:
 
         Args:
           samples: One sample or several: what is given; any subset of the model's raw fields, another one for each
-            sample if need be.
+            sample if need be. A picture may be known in part (`mmtok.project.Part`); what is known of it stays as it is
+            to the pixel in what is made of the same field.
           targets: Modality names, which get the settings of the default recipe, or settings as `plan` returns them.
           seed: Of all random choices.
           draws: Different answers to each sample.
           numbers: Number of each sample, which together with `seed` decides its random choices; None counts from 0.
-          keep: Raw field -> the part of the picture that is known; the rest is unknown, and generated when the field
-            is also a target.
+          keep: Raw field -> the part of the picture that is known, the same in all samples.
           batch_size: Answers per compiled step.
           settings: Fields of `Target` such as `temperature=0.5`, which change all targets whose kind they fit.
 
@@ -143,10 +144,9 @@ class Loaded:
         """
         samples = [samples] if isinstance(samples, Mapping) else list(samples)
         plan = self.chosen(samples, targets, settings)
-        columns, tokens = self.generate(
-            samples, plan, seed=seed, draws=draws, numbers=numbers, keep=keep, batch_size=batch_size
-        )
-        return self.answers([sample for sample in samples for _ in range(draws)], columns, tokens, keep=keep)
+        samples = keep_parts(samples, keep or {})
+        columns, tokens = self.generate(samples, plan, seed=seed, draws=draws, numbers=numbers, batch_size=batch_size)
+        return self.answers([sample for sample in samples for _ in range(draws)], columns, tokens)
 
     def chosen(
         self,
@@ -170,7 +170,6 @@ class Loaded:
         seed: int = 0,
         draws: int = 1,
         numbers: Sequence[int] | None = None,
-        keep: Mapping[str, Box] | None = None,
         taken: Mapping[str, TokenColumn] | None = None,
         batch_size: int = 64,
     ) -> tuple[dict[str, TokenColumn], dict[str, Generated]]:
@@ -182,7 +181,6 @@ class Loaded:
           seed: Of all random choices.
           draws: Different answers to each sample.
           numbers: Number of each sample.
-          keep: Raw field -> the part of the picture that is known.
           taken: What is known besides, such as the tokens that `take_over` returns; B x draws rows.
           batch_size: Answers per compiled step.
 
@@ -193,16 +191,19 @@ class Loaded:
         if draws < 1:
             raise MmtokError(f"draws must be at least 1, it is {draws}")
         row, numbers = np.repeat(np.arange(len(samples)), draws), range(len(samples)) if numbers is None else numbers
-        keep = keep or {}
+        parts = [known_parts(samples[index]) for index in row.tolist()]
         given = {name: column[row] for name, column in self.encode(samples).items()} | dict(taken or {})
         made = self.sampler.generate(
-            self.known(given, keep),
+            self.known(given, parts),
             tuple(plan),
             seed=seed,
             samples=_rows(np.asarray(numbers), draws).tolist(),
             batch_size=batch_size,
         )
-        columns = {name: column for name, column in given.items() if self.modalities[name].source not in keep}
+        columns = {
+            name: _without(column, [self.modalities[name].source in part for part in parts])
+            for name, column in given.items()
+        }
         return columns | {name: item.column for name, item in made.items()}, made
 
     def answers(
@@ -210,19 +211,28 @@ class Loaded:
         given: Sequence[Sample],
         columns: Mapping[str, TokenColumn],
         tokens: Mapping[str, Generated],
-        *,
-        keep: Mapping[str, Box] | None = None,
     ) -> Answers:
-        """Decodes what `generate` returned."""
+        """Decodes what `generate` returned; known pixels are as they were given."""
+        made = self.decode({name: item.column for name, item in tokens.items()})
         return Answers(
             given=tuple(given),
-            made=tuple(self.decode({name: item.column for name, item in tokens.items()})),
+            made=tuple(self._with_known(sample, answer) for sample, answer in zip(given, made, strict=True)),
             fields=self.sources,
             targets={name: self.modalities[name] for name in tokens},
             tokens=tokens,
             columns=columns,
-            keep=keep or {},
         )
+
+    def _with_known(self, sample: Sample, answer: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer with the known pixels of pictures that were given in part, in the units of the tokenizer."""
+        pasted = dict(answer)
+        for name, value in answer.items():
+            part, tokenizer = sample.get(self.modalities[name].source), self.tokenizers[name]
+            if isinstance(part, Part) and isinstance(tokenizer, Learned):
+                (given,) = tokenizer.prepare([part.value])
+                if given.size == value.size:  # a decoder may give another size than the encoder takes
+                    pasted[name] = paste(value, given.reshape(value.shape), part.region)
+        return pasted
 
     def decode(self, columns: Mapping[str, TokenColumn]) -> list[dict[str, Any]]:
         """Returns the raw values of token columns, for each sample those of all of them."""
@@ -265,19 +275,21 @@ class Loaded:
                 raise unknown("input modality", name, readable)
         columns = self.encode([samples] if isinstance(samples, Mapping) else samples)
         chosen = {name: column for name, column in columns.items() if name in (only or readable)}
-        return self.sampler.features(self.known(chosen, {}), batch_size=batch_size)
+        return self.sampler.features(self.known(chosen), batch_size=batch_size)
 
-    def known(self, columns: Mapping[str, TokenColumn], keep: Mapping[str, Box]) -> dict[str, Known]:
-        """Returns the columns as known tokens, of which only those inside the kept part are visible."""
-        for field in keep:
-            if field not in {self.modalities[name].source for name in columns}:
-                raise MmtokError(f"keep: the field '{field}' is not among the given ones")
-        return {
-            name: _crop(Known.whole(column), self.modalities[name], keep[self.modalities[name].source])
-            if self.modalities[name].source in keep
-            else Known.whole(column)
-            for name, column in columns.items()
-        }
+    def known(self, columns: Mapping[str, TokenColumn], parts: Sequence[Mapping[str, Region]] = ()) -> dict[str, Known]:
+        """Returns columns as known tokens.
+
+        Args:
+          columns: By modality name.
+          parts: For each row, raw field -> the known part; tokens that do not lie wholly in it are hidden.
+        """
+        known = {name: Known.whole(column) for name, column in columns.items()}
+        for name, modality in self.modalities.items():
+            regions = [part.get(modality.source) for part in parts]
+            if name in known and any(region is not None for region in regions):
+                known[name] = show_region(known[name], modality, regions)
+        return known
 
 
 def load_anytoany(path: str | os.PathLike) -> Loaded:
@@ -325,16 +337,7 @@ def _rows(numbers: np.ndarray, draws: int) -> np.ndarray:
     return np.repeat(numbers, draws) * draws + np.tile(np.arange(draws), len(numbers))
 
 
-def _crop(known: Known, modality: Modality, box: Box) -> Known:
-    """Hides the positions of a 2-D grid whose centre lies outside `box`."""
-    if len(modality.shape) != 2 or modality.kind == "sequence":
-        raise MmtokError(f"keep: '{modality.name}' is not a picture; only a picture can be known in part")
-    left, top, right, bottom = box
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise MmtokError(
-            f"keep: {box} must be left,top,right,bottom with 0 <= left < right <= 1, 0 <= top < bottom <= 1"
-        )
-    rows, columns = (np.arange(size) + 0.5 for size in modality.shape)
-    rows, columns = rows / modality.shape[0], columns / modality.shape[1]
-    inside = ((rows >= top) & (rows < bottom))[:, None] & ((columns >= left) & (columns < right))
-    return dataclasses.replace(known, visible=known.visible & inside.reshape(-1))
+def _without(column: TokenColumn, absent: Sequence[bool]) -> TokenColumn:
+    """The column without some of its rows, which are empty then."""
+    there = ~np.asarray(absent, bool)
+    return TokenColumn(column.values * there[:, None, None], column.length * there)

@@ -15,10 +15,10 @@ from mmtok.config import from_json, to_json
 from mmtok.errors import MismatchError, MmtokError
 from mmtok.files import read_json
 from mmtok.generate import Target
-from mmtok.project.answers import Box
 from mmtok.project.inputs import Origin
 from mmtok.project.job import Job, Stage
 from mmtok.project.loaded import Loaded, load_anytoany
+from mmtok.project.regions import Box
 
 MANIFEST = "manifest.json"
 
@@ -74,6 +74,7 @@ class Manifest:
       seed: Of all random choices.
       draws: Answers to each sample.
       keep: Raw field -> the part of the picture that was known.
+      place: Raw field -> the part of a larger picture that the picture given was put into.
       batch_size: Answers per compiled step.
       origin: Where the samples came from; None where they were given one by one.
       samples: How many there were.
@@ -91,6 +92,7 @@ class Manifest:
     seed: int
     draws: int
     keep: dict[str, Box]
+    place: dict[str, Box]
     batch_size: int
     origin: Origin | None = None
     samples: int = 1
@@ -116,6 +118,7 @@ class Manifest:
             seed=job.seed,
             draws=job.draws,
             keep=dict(job.keep),
+            place=dict(job.place),
             batch_size=batch_size,
             **samples,
         )
@@ -143,7 +146,7 @@ class Manifest:
             Stage(record.open(), tuple(target for target in self.plan if target.modality in record.targets))
             for record in self.models
         )
-        return Job(stages=stages, seed=self.seed, draws=self.draws, keep=self.keep)
+        return Job(stages=stages, seed=self.seed, draws=self.draws, keep=self.keep, place=self.place)
 
     def check_inputs(self, names: Sequence[str], *, folder: Path) -> None:
         """Raises MmtokError unless these are the names of the samples."""

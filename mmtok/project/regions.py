@@ -4,6 +4,7 @@ A picture is its centre square here, which is all that tokenizers take.
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mmtok.errors import MmtokError
 from mmtok.generate import Known
 from mmtok.modality import Modality
 from mmtok.show.images import read_rgb
+from mmtok.source import Sample
 from mmtok.tokenizers.preprocess import centre_square
 
 Box = tuple[float, float, float, float]
@@ -31,15 +33,58 @@ _TOLERANCE = 1e-6  # of the edges of a box
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Part:
-    """A raw value of which only a part is known, in the place of the value in a sample.
+    """A picture of which only a part is known; it stands in a sample in the place of the picture.
 
     Attributes:
       value: The whole picture, (H, W, ...).
-      known: What may be seen of its centre square; as a target, the rest is made anew.
+      known: A box on its centre square, or a mask of the whole picture at any resolution, True where it is known.
+
+    Raises:
+      MmtokError: the box is outside of the picture, the mask has other proportions, or all is known or nothing.
     """
 
     value: np.ndarray
     known: Region
+
+    def __post_init__(self) -> None:
+        if isinstance(self.known, tuple):
+            check_box(self.known, what="known part")
+        else:
+            _fit(self.known, self.value)
+
+    @property
+    def region(self) -> Region:
+        """What is known of the centre square."""
+        return self.known if isinstance(self.known, tuple) else _fit(self.known, self.value)
+
+
+def whole(value: Any) -> Any:
+    """Returns a raw value without what is said about it."""
+    return value.value if isinstance(value, Part) else value
+
+
+def keep_parts(samples: Sequence[Sample], keep: Mapping[str, Region]) -> list[Sample]:
+    """Returns samples of whose pictures only parts are known.
+
+    Args:
+      samples: Raw values.
+      keep: Raw field -> what is known of it in each sample that has it.
+
+    Raises:
+      MmtokError: no sample has a field, it is no picture, or see `Part`.
+    """
+    for field in keep:
+        values = [sample[field] for sample in samples if field in sample]
+        if not values:
+            raise MmtokError(f"keep: the field '{field}' is not among the given ones")
+        if not all(isinstance(value, np.ndarray) and value.ndim >= 2 for value in values):
+            raise MmtokError(f"keep: '{field}' is not a picture; only a picture can be known in part")
+    return [{**sample, **{f: Part(sample[f], keep[f]) for f in keep if f in sample}} for sample in samples]
+
+
+def known_parts(sample: Sample) -> dict[str, Region]:
+    """Returns what is known of those fields that are known in part."""
+    return {field: value.region for field, value in sample.items() if isinstance(value, Part)}
 
 
 def read_mask(path: Path) -> Mask:
@@ -79,34 +124,6 @@ def check_box(box: Box, *, what: str) -> None:
         )
     if box == (0, 0, 1, 1):
         raise MmtokError(f"{what}: {box} is the whole picture, so nothing is left to be made; give a part of it")
-
-
-def fit_mask(mask: Mask, value: Any, *, what: str) -> Mask:
-    """Returns the part of a mask that lies on the centre square of its picture.
-
-    Args:
-      mask: Of the whole picture, at any resolution.
-      value: The picture, (H, W, ...).
-      what: Begins the error message.
-
-    Raises:
-      MmtokError: the proportions of picture and mask differ, or all of the square is of one kind.
-    """
-    if not isinstance(value, np.ndarray) or value.ndim < 2:
-        raise MmtokError(f"{what}: only a picture can be known in part")
-    (height, width), (rows, columns) = value.shape[:2], mask.shape
-    # A picture that was resized has sides rounded to whole pixels.
-    if abs(columns - rows * width / height) > 1 and abs(rows - columns * height / width) > 1:
-        raise MmtokError(
-            f"{what}: the mask is {columns} x {rows}, which are not the proportions of the picture, {width} x {height}"
-        )
-    square = centre_square(mask)
-    if square.all() or not square.any():
-        raise MmtokError(
-            f"{what}: the centre square, which is all that is taken of a picture, is wholly"
-            f" {'known, nothing' if square.all() else 'unknown, all'} is to be painted there"
-        )
-    return square
 
 
 def whole_cells(region: Region, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
@@ -206,3 +223,20 @@ def _covered(pixels: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
     """First pixel of each cell along a side, and the one after its last; pixels that are cut count on both sides."""
     index = np.arange(cells)
     return index * pixels // cells, -(-(index + 1) * pixels // cells)
+
+
+def _fit(mask: Mask, value: np.ndarray) -> Mask:
+    """The part of a mask that lies on the centre square of its picture."""
+    (height, width), (rows, columns) = value.shape[:2], mask.shape
+    # A picture that was resized has sides rounded to whole pixels.
+    if abs(columns - rows * width / height) > 1 and abs(rows - columns * height / width) > 1:
+        raise MmtokError(
+            f"a mask of {columns} x {rows} does not have the proportions of its picture, {width} x {height}"
+        )
+    square = centre_square(mask)
+    if square.all() or not square.any():
+        raise MmtokError(
+            f"all of the mask is {'known' if square.all() else 'unknown'} in the centre square of the picture, which is"
+            " all that is taken of it; leave some to be made anew and some known"
+        )
+    return square

@@ -10,7 +10,7 @@ from mmtok.project.tiles import Tiling, blend
 from mmtok.source import Sample
 
 
-def cut(sample: Sample, sizes: Mapping[str, int], *, overlap: int | float) -> tuple[Tiling, list[Sample]]:
+def cut(sample: Sample, sizes: Mapping[str, int], *, overlap: int | float) -> tuple[Tiling, Sequence[Sample]]:
     """Cuts all pictures of a sample into windows; all else is given to each window as it is.
 
     Args:

@@ -11,7 +11,18 @@ from PIL import Image
 from mmtok.errors import MmtokError
 from mmtok.generate import Known
 from mmtok.modality import Modality, Vocabulary
-from mmtok.project.regions import check_box, fit_mask, paste, place, read_mask, show_region, whole_cells
+from mmtok.project.regions import (
+    Part,
+    check_box,
+    keep_parts,
+    known_parts,
+    paste,
+    place,
+    read_mask,
+    show_region,
+    whole,
+    whole_cells,
+)
 
 GRID = Modality(name="rgb", kind="grid", shape=(4, 4), vocabulary=Vocabulary(size=8))
 LINE = Modality(name="sound", kind="grid", shape=(16,), vocabulary=Vocabulary(size=8))
@@ -81,18 +92,29 @@ def test_a_mask_has_the_proportions_of_its_picture_and_is_cut_like_it():
     mask = np.ones((10, 18), bool)
     mask[:, 4:10] = False
     picture = np.zeros((50, 90, 3), np.uint8)
-    np.testing.assert_array_equal(fit_mask(mask, picture, what="mask"), mask[:, 4:14])
-    assert fit_mask(np.eye(11, 20, dtype=bool), picture, what="mask").shape == (11, 11)  # sides rounded
-    with pytest.raises(MmtokError, match=r"mask: the mask is 12 x 10, which are not the proportions .* 90 x 50"):
-        fit_mask(np.eye(10, 12, dtype=bool), picture, what="mask")
-    with pytest.raises(MmtokError, match="mask: the mask is 10 x 18"):
-        fit_mask(mask.T, picture, what="mask")
+    np.testing.assert_array_equal(Part(picture, mask).region, mask[:, 4:14])
+    assert Part(picture, np.eye(11, 20, dtype=bool)).region.shape == (11, 11)  # sides rounded
+    with pytest.raises(MmtokError, match="a mask of 12 x 10 does not have the proportions of its picture, 90 x 50"):
+        Part(picture, np.eye(10, 12, dtype=bool))
+    with pytest.raises(MmtokError, match="a mask of 10 x 18 does not"):
+        Part(picture, mask.T)
     mask[:, 4:10] = True
     mask[:, 0] = False
-    with pytest.raises(MmtokError, match="wholly known, nothing is to be painted there"):
-        fit_mask(mask, picture, what="mask")
-    with pytest.raises(MmtokError, match="mask: only a picture can be known in part"):
-        fit_mask(mask, "a text", what="mask")
+    with pytest.raises(MmtokError, match="all of the mask is known in the centre square"):
+        Part(picture, mask)
+    with pytest.raises(MmtokError, match="keep: 'caption' is not a picture; only a picture"):
+        keep_parts([{"caption": "a text"}], {"caption": (0.0, 0.0, 0.5, 1.0)})
+
+
+def test_samples_without_the_field_are_left_alone():
+    picture, box = np.zeros((8, 8), np.uint8), (0.0, 0.0, 0.5, 1.0)
+    samples = [{"rgb": picture, "caption": "x"}, {"caption": "y"}]
+    kept = keep_parts(samples, {"rgb": box})
+    assert [known_parts(sample) for sample in kept] == [{"rgb": box}, {}]
+    assert whole(kept[0]["rgb"]) is picture
+    assert whole("x") == "x"
+    with pytest.raises(MmtokError, match="keep: the field 'depth' is not among the given ones"):
+        keep_parts(samples, {"depth": box})
 
 
 def test_only_tokens_in_the_known_part_are_visible():
