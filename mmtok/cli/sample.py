@@ -15,6 +15,7 @@ from mmtok.errors import MmtokError, unknown
 from mmtok.files import new_file, new_files, write_json
 from mmtok.progress import say
 from mmtok.project import (
+    MANIFEST,
     RECORDS,
     Box,
     Inputs,
@@ -26,6 +27,7 @@ from mmtok.project import (
     PlanFile,
     Stage,
     batches,
+    check_fit,
     digest,
     identity,
     load_anytoany,
@@ -131,17 +133,17 @@ def _one(options: Options, model: Loaded, command: str) -> None:
         first = model.known(model.encode([given]), job.keep)
         return _describe(options, job, [first, *job.conditions(words)[1:]])
     answers = job.run([given], batch_size=options.batch_size)
-    manifest = to_json(_manifest(options, job, command))
-    manifest["given"] = {field: identity(word, model.fields[field]) for field, word in words.items()}
+    origins = {field: identity(word, model.fields[field]) for field, word in words.items()}
     with new_files(options.out) as folder:
         many = len(answers) > 1
-        manifest["files"] = [
+        files = tuple(
             write_answer(answer, job.targets, folder, before=f"{place:03d}/" * many)
             for place, answer in enumerate(answers)
-        ]
+        )
         with new_file(folder / "gallery.png") as temporary:
             answers.picture().save(temporary, format="PNG", optimize=True)
-        write_json(folder / "manifest.json", manifest)
+        manifest = _manifest(options, job, command, given=origins, files=files)
+        write_json(folder / MANIFEST, to_json(manifest))
     say(f"{len(answers)} x {', '.join(job.targets)} -> {options.out / 'gallery.png'}")
 
 
@@ -202,19 +204,20 @@ def _job(options: Options, model: Loaded, fields: Collection[str], taken: Collec
       fields: Raw fields that are given.
       taken: Modalities that are given as tokens.
     """
-    own = parse_settings(options.set)
+    own, common = parse_settings(options.set), _common(options)
     read = read_plan(options.plan) if options.plan else None
     keep = {field: _box(text, field) for field, text in _pairs(options.keep, model, "keep").items()}
     plan = read.plan if read else _named(options, model, fields)
-    stages = (Stage(model, _settled(options, model, plan, own)),)
+    stages = (Stage(model, _settled(model, plan, common, own)),)
     job = Job(stages=stages, seed=options.seed, draws=options.samples, keep=keep)
     if options.then:
         second, where = load_anytoany(options.then), f"--then {options.then}"
         given = plan_after(job, second, fields, taken=taken, name=where)
-        plan = _settled(options, second, read.then if read and read.then else given, own)
+        plan = _settled(second, read.then if read and read.then else given, common, own)
         job = dataclasses.replace(job, stages=(*stages, Stage(second, plan)))
     elif read and read.then:
         raise MmtokError(f"{options.plan}: holds a plan for a second model; name it by --then")
+    check_fit(job.targets, common)
     for name in own:
         if name not in job.targets:
             raise unknown("target of --set", name, job.targets)
@@ -225,7 +228,11 @@ def _named(options: Options, model: Loaded, fields: Collection[str]) -> Plan:
     """The targets of --to with the settings of the recipe."""
     recipe = model.recipe(options.recipe, given=fields)
     names = _split(options.to)
-    return model.plan(model.targets(fields, recipe=recipe) if names == ["all"] else names, recipe=recipe)
+    if names == ["all"]:
+        names = model.targets(fields, recipe=recipe)
+        if not names:
+            raise MmtokError("--to all: all that the recipe makes is given; say by --fields what is to be given")
+    return model.plan(names, recipe=recipe)
 
 
 def _asked(options: Options) -> list[str]:
@@ -233,13 +240,14 @@ def _asked(options: Options) -> list[str]:
     return [target.modality for target in read_plan(options.plan).plan] if options.plan else _split(options.to)
 
 
-def _settled(options: Options, model: Loaded, plan: Plan, own: Mapping[str, Mapping[str, Any]]) -> Plan:
-    """The plan changed by the options for all targets, then by those for single ones."""
-    common = {
-        key: getattr(options, key)
-        for key in ("scheme", "steps", "temperature", "top_k", "top_p", "guidance")
-        if getattr(options, key) not in (None, "")
-    }
+def _common(options: Options) -> dict[str, Any]:
+    """The settings for all targets that they fit."""
+    keys = ("scheme", "steps", "temperature", "top_k", "top_p", "guidance")
+    return {key: getattr(options, key) for key in keys if getattr(options, key) not in (None, "")}
+
+
+def _settled(model: Loaded, plan: Plan, common: Mapping[str, Any], own: Mapping[str, Mapping[str, Any]]) -> Plan:
+    """The plan with the settings for all targets, then with those of single ones."""
     return with_own_settings(with_settings(plan, model.modalities, common), own)
 
 

@@ -9,16 +9,17 @@ from mmtok.project.initial import Initial
 from mmtok.project.inputs import Inputs, Origin, identity, read_word
 from mmtok.project.job import Job, Stage, plan_after
 from mmtok.project.loaded import Loaded, load_anytoany
-from mmtok.project.manifest import Manifest, digest
+from mmtok.project.manifest import MANIFEST, Manifest, digest
 from mmtok.project.pictures import Shown, draw
 from mmtok.project.planning import plan_training
-from mmtok.project.plans import Plan, PlanFile, parse_settings, read_plan, with_own_settings, with_settings
+from mmtok.project.plans import Plan, PlanFile, check_fit, parse_settings, read_plan, with_own_settings, with_settings
 from mmtok.project.recipes import Recipe
 from mmtok.project.tokenizers import evaluate_tokenizers, open_tokenizers, train_tokenizers
 from mmtok.project.tokens import tokenize_project
 from mmtok.project.training import train_project
 
 __all__ = [
+    "MANIFEST",
     "RECORDS",
     "Answers",
     "Box",
@@ -36,6 +37,7 @@ __all__ = [
     "Shown",
     "Stage",
     "batches",
+    "check_fit",
     "digest",
     "draw",
     "evaluate_project",

@@ -46,7 +46,7 @@ class Job:
 
     def __post_init__(self) -> None:
         if self.draws < 1:
-            raise MmtokError(f"samples (answers to each) must be at least 1, it is {self.draws}")
+            raise MmtokError(f"draws must be at least 1, it is {self.draws}")
         names = [name for stage in self.stages for name in stage.targets]
         for name in names:
             if names.count(name) > 1:

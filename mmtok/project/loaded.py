@@ -11,11 +11,11 @@ import numpy as np
 from mmtok.batch import TokenColumn
 from mmtok.config import from_json
 from mmtok.errors import MismatchError, MmtokError, unknown
-from mmtok.generate import Features, Generated, Known, Sampler, Target, validate
+from mmtok.generate import Features, Generated, Known, Sampler, Target
 from mmtok.modality import Modality, by_name
 from mmtok.model import load_model
 from mmtok.project.answers import Answers, Box
-from mmtok.project.plans import with_settings
+from mmtok.project.plans import check_fit, with_settings
 from mmtok.project.recipes import Recipe, choose
 from mmtok.source import Sample
 from mmtok.tokenizers.artifact import Tokenizer, load
@@ -158,8 +158,9 @@ class Loaded:
         recipe = self.recipe(given={field for sample in samples for field in sample})
         items = [targets] if isinstance(targets, str | Target) else targets
         plan = [item if isinstance(item, Target) else self.plan([item], recipe=recipe)[0] for item in items]
-        validate(tuple(plan), {}, self.sampler.modalities)
-        return with_settings(plan, self.modalities, settings)
+        plan = with_settings(plan, self.modalities, settings)
+        check_fit({target.modality: self.modalities[target.modality] for target in plan}, settings)
+        return plan
 
     def generate(
         self,

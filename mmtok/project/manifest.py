@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,8 @@ class Manifest:
       origin: Where the samples came from; None where they were given one by one.
       samples: How many there were.
       names: SHA-256 of their names.
+      given: Where the values of a sample given by itself came from, by raw field.
+      files: What was written for it, one mapping per answer.
     """
 
     mmtok: str = __version__
@@ -92,6 +95,8 @@ class Manifest:
     origin: Origin | None = None
     samples: int = 1
     names: str = ""
+    given: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    files: tuple[dict[str, str], ...] = ()
 
     @classmethod
     def of(cls, job: Job, *, models: Sequence[str], command: str, batch_size: int, **samples: Any) -> "Manifest":
@@ -125,12 +130,17 @@ class Manifest:
         return from_json(cls, read_json(folder / MANIFEST), where=str(folder / MANIFEST))
 
     def job(self) -> Job:
-        """Opens the models and returns what they did.
+        """Opens the models and returns what they did; warns where other versions did it.
 
         Raises:
           MmtokError: a model is not there.
           MismatchError: a model is another one by now.
         """
+        for name, version in (("mmtok", __version__), ("jax", jax.__version__), ("numpy", np.__version__)):
+            if getattr(self, name) != version:
+                warnings.warn(
+                    f"made with {name} {getattr(self, name)}, this is {version}: last bits may differ", stacklevel=2
+                )
         stages = tuple(
             Stage(record.open(), tuple(target for target in self.plan if target.modality in record.targets))
             for record in self.models

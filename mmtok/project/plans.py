@@ -59,19 +59,27 @@ def with_settings(plan: Sequence[Target], modalities: Mapping[str, Modality], se
     """Changes settings of all targets whose kind they fit: steps those of grids, length those of sequences.
 
     Raises:
-      MmtokError: no such setting, one that fits none of the targets, or a value that it cannot have.
+      MmtokError: a target that is not among the modalities, no such setting, or a value that it cannot have.
     """
+    for target in plan:
+        if target.modality not in modalities:
+            names = [name for name, item in modalities.items() if item.is_target]
+            raise unknown("target modality", target.modality, names)
     for key in settings:
         _check_key(key)
-        if not any(_fits(key, settings[key], modalities[target.modality]) for target in plan):
-            names = ", ".join(target.modality for target in plan)
-            raise MmtokError(f"{key} = {settings[key]} fits none of the targets {names}; leave it out")
     return tuple(
         dataclasses.replace(
             target, **{key: value for key, value in settings.items() if _fits(key, value, modalities[target.modality])}
         )
         for target in plan
     )
+
+
+def check_fit(targets: Mapping[str, Modality], settings: Mapping[str, Any]) -> None:
+    """Raises MmtokError for a setting that fits none of the targets."""
+    for key, value in settings.items():
+        if not any(_fits(key, value, modality) for modality in targets.values()):
+            raise MmtokError(f"{key} = {value} fits none of the targets {', '.join(targets)}; leave it out")
 
 
 def parse_settings(words: Sequence[str]) -> dict[str, dict[str, Any]]:
