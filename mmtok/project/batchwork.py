@@ -178,10 +178,10 @@ def _begin(folder: Path, manifest: Manifest) -> Records:
     path = folder / MANIFEST
     if path.exists():
         records = Records(folder / RECORDS)
+        for left in folder.rglob(".*.tmp"):  # by a run that was killed
+            left.unlink()
         if len(records):
             manifest.check_same(Manifest.read(folder), folder=folder)
-            for left in folder.rglob(".*.tmp"):  # by a run that was killed
-                left.unlink()
             say(f"sample: {folder} holds {len(records)} samples already")
             return records
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -262,7 +262,7 @@ def _field_of(path: Path, files: Sequence[Path], shows: Mapping[str, str], field
     show = "text" if endings == {".txt"} else "rgb" if endings.isdisjoint({".txt", ".json", ".npy"}) else ""
     found = [field for field in shows if shows[field] == show]
     if len(found) != 1:
-        raise MmtokError(f"{path}: say by `fields` of which raw field these files are (known: {', '.join(shows)})")
+        raise MmtokError(f"{path}: say by --fields of which raw field these files are (known: {', '.join(shows)})")
     return found[0]
 
 
