@@ -141,7 +141,9 @@ class Manifest:
         """
         for name, version in (("mmtok", __version__), ("jax", jax.__version__), ("numpy", np.__version__)):
             if getattr(self, name) != version:
-                warnings.warn(f"made with {name} {getattr(self, name)}, this is {version}: last bits may differ")
+                warnings.warn(
+                    f"made with {name} {getattr(self, name)}, this is {version}: last bits may differ", stacklevel=2
+                )
         stages = tuple(
             Stage(record.open(), tuple(target for target in self.plan if target.modality in record.targets))
             for record in self.models
