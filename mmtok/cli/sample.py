@@ -83,6 +83,16 @@ class Options:
     recipe says."""
     samples: int = 1
     """How many different answers to each sample."""
+    best: int = 0
+    """Of the --samples answers, only so many are left: those whose tokens the model finds the most likely."""
+    reduce: Literal["", "mean", "median", "vote"] = ""
+    """Of the --samples answers, one is made, and TARGET_uncertainty says how far they lie apart: mean or median of
+    numbers, the vote for classes."""
+    probabilities: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write log-probabilities and entropies of all tokens too, as .npz, and for pictures a map of the entropies."""
+    tiles: float | None = None
+    """OVERLAP in 0..0.9: a picture larger than the training size is cut into windows of that size, which overlap by at
+    least this share of a side; what is made of them is blended."""
     seed: int = 0
     """The same seed gives the same answers."""
     keep: tuple[str, ...] = ()
@@ -149,8 +159,8 @@ def _one(options: Options, model: Loaded, command: str) -> None:
     with new_files(options.out) as folder:
         many = len(answers) > 1
         files = tuple(
-            write_answer(answer, job.targets, folder, before=f"{place:03d}/" * many)
-            for place, answer in enumerate(answers)
+            write_answer(answers, place, folder, before=f"{place:03d}/" * many, probabilities=options.probabilities)
+            for place in range(len(answers))
         )
         with new_file(folder / "gallery.png") as temporary:
             answers.picture().save(temporary, format="PNG", optimize=True)
@@ -229,7 +239,18 @@ def _job(
     keep, place = _boxes(options.keep, model, "keep"), _boxes(options.place, model, "place")
     plan = read.plan if read else _named(options, model, fields)
     stages = (Stage(model, _settled(model, plan, common, own)),)
-    job = Job(stages=stages, seed=options.seed, draws=options.samples, keep=keep, place=place, masked=tuple(masked))
+    job = Job(
+        stages=stages,
+        seed=options.seed,
+        draws=options.samples,
+        keep=keep,
+        place=place,
+        masked=tuple(masked),
+        tiles=options.tiles,
+        best=options.best,
+        reduce=options.reduce or None,
+        probabilities=options.probabilities,
+    )
     if options.then:
         second, where = load_anytoany(options.then), f"--then {options.then}"
         given = plan_after(job, second, fields, taken=taken, name=where)
@@ -281,6 +302,8 @@ def _check_together(options: Options) -> None:
     """Raises MmtokError for options that exclude or need one another."""
     if options.samples < 1:
         raise MmtokError(f"--samples {options.samples}: at least 1 is needed")
+    if not 0 <= options.best <= options.samples:
+        raise MmtokError(f"--best {options.best}: of --samples {options.samples} answers; draw more or leave it out")
     if options.batch_size < 1:
         raise MmtokError(f"--batch-size {options.batch_size}: at least 1 is needed")
     if options.again:

@@ -11,13 +11,15 @@ import numpy as np
 from mmtok.batch import TokenColumn
 from mmtok.config import from_json
 from mmtok.errors import MismatchError, MmtokError, unknown
-from mmtok.generate import Features, Generated, Known, Sampler, Target
+from mmtok.generate import Features, Known, Sampler, Target
 from mmtok.modality import Modality, by_name
 from mmtok.model import load_model
 from mmtok.project.answers import Answers
 from mmtok.project.plans import check_fit, with_settings
 from mmtok.project.recipes import Recipe, choose
+from mmtok.project.reductions import Likelihood
 from mmtok.project.regions import Part, Region, keep_parts, known_parts, paste, show_region, whole
+from mmtok.project.windows import check_tiles, tiled
 from mmtok.source import Sample
 from mmtok.tokenizers.artifact import Learned, Tokenizer, load
 
@@ -56,6 +58,16 @@ class Loaded:
     def fields(self) -> dict[str, str]:
         """Raw field -> how it is shown and read (`mmtok.show`)."""
         return {field: modality.show for field, modality in self.sources.items()}
+
+    @property
+    def picture_sizes(self) -> dict[str, int]:
+        """Raw field -> height and width of the largest picture (or feature map) that the model reads of it."""
+        sizes: dict[str, int] = {}
+        for name, modality in self.modalities.items():
+            size = self.tokenizers[name].picture_size
+            if modality.is_input and size is not None:
+                sizes[modality.source] = max(size, sizes.get(modality.source, 0))
+        return sizes
 
     def recipe(self, name: str = "", *, given: Collection[str] = ()) -> Recipe:
         """Returns a recipe by name, or the default for some raw fields; that of a model without any makes all it can.
@@ -118,6 +130,7 @@ class Loaded:
         draws: int = 1,
         numbers: Sequence[int] | None = None,
         keep: Mapping[str, Region] | None = None,
+        tiles: int | float | None = None,
         batch_size: int = 64,
         **settings: Any,
     ) -> Answers:
@@ -132,6 +145,8 @@ class Loaded:
           draws: Different answers to each sample.
           numbers: Number of each sample, which together with `seed` decides its random choices; None counts from 0.
           keep: Raw field -> the part of the picture that is known, the same in all samples.
+          tiles: Pictures may be larger than the tokenizers take: they are cut into windows that overlap by at least this
+            share of a side, 0 to 0.9, and what is made of the windows is blended (`mmtok.project.tiles`).
           batch_size: Answers per compiled step.
           settings: Fields of `Target` such as `temperature=0.5`, which change all targets whose kind they fit.
 
@@ -145,8 +160,19 @@ class Loaded:
         samples = [samples] if isinstance(samples, Mapping) else list(samples)
         plan = self.chosen(samples, targets, settings)
         samples = keep_parts(samples, keep or {})
-        columns, tokens = self.generate(samples, plan, seed=seed, draws=draws, numbers=numbers, batch_size=batch_size)
-        return self.answers([sample for sample in samples for _ in range(draws)], columns, tokens)
+        numbers = range(len(samples)) if numbers is None else numbers
+
+        def run(parts: Sequence[Sample], numbers: Sequence[int], windows: Sequence[int] | None = None) -> Answers:
+            return self.generate(
+                parts, plan, seed=seed, draws=draws, numbers=numbers, windows=windows, batch_size=batch_size
+            )
+
+        if tiles is None:
+            return run(samples, numbers)
+        given = {field for sample in samples for field in sample}
+        sizes = {field: size for field, size in self.picture_sizes.items() if field in given}
+        check_tiles(tiles, sizes, {target.modality: self.modalities[target.modality] for target in plan})
+        return tiled(run, samples, numbers, sizes=sizes, overlap=tiles)
 
     def chosen(
         self,
@@ -170,58 +196,61 @@ class Loaded:
         seed: int = 0,
         draws: int = 1,
         numbers: Sequence[int] | None = None,
+        windows: Sequence[int] | None = None,
         taken: Mapping[str, TokenColumn] | None = None,
         batch_size: int = 64,
-    ) -> tuple[dict[str, TokenColumn], dict[str, Generated]]:
-        """Generates targets, in order, as tokens; arguments as for `sample`.
+    ) -> Answers:
+        """Generates targets, in order; `sample` with all settings made.
 
         Args:
           samples: B raw samples.
           plan: Settings as `plan` returns them.
           seed: Of all random choices.
           draws: Different answers to each sample.
-          numbers: Number of each sample.
+          numbers: Number of each sample; None counts from 0.
+          windows: Number of each sample among those of the same number, such as windows of one picture; None is 0.
           taken: What is known besides, such as the tokens that `take_over` returns; B x draws rows.
           batch_size: Answers per compiled step.
 
         Returns:
-          All that is wholly known then, what was given and what was made, and the latter with its log-probabilities;
-          B x draws rows, those of the first sample first.
+          B x draws answers, those of the first sample first. Known pixels are in them as they were given.
         """
         if draws < 1:
             raise MmtokError(f"draws must be at least 1, it is {draws}")
-        row, numbers = np.repeat(np.arange(len(samples)), draws), range(len(samples)) if numbers is None else numbers
-        parts = [known_parts(samples[index]) for index in row.tolist()]
+        row, count = np.repeat(np.arange(len(samples)), draws), len(samples)
+        rows = [samples[index] for index in row.tolist()]
+        parts = [known_parts(sample) for sample in rows]
         given = {name: column[row] for name, column in self.encode(samples).items()} | dict(taken or {})
-        made = self.sampler.generate(
-            self.known(given, parts),
+        known = self.known(given, parts)
+        first = np.zeros(count, np.int64) if windows is None else np.asarray(windows) * draws
+        tokens = self.sampler.generate(
+            known,
             tuple(plan),
             seed=seed,
-            samples=_rows(np.asarray(numbers), draws).tolist(),
+            samples=np.asarray(range(count) if numbers is None else numbers)[row].tolist(),
+            draws=(first[:, None] + np.arange(draws)).ravel().tolist(),
             batch_size=batch_size,
         )
-        columns = {
-            name: _without(column, [self.modalities[name].source in part for part in parts])
-            for name, column in given.items()
-        }
-        return columns | {name: item.column for name, item in made.items()}, made
-
-    def answers(
-        self,
-        given: Sequence[Sample],
-        columns: Mapping[str, TokenColumn],
-        tokens: Mapping[str, Generated],
-    ) -> Answers:
-        """Decodes what `generate` returned; known pixels are as they were given."""
         made = self.decode({name: item.column for name, item in tokens.items()})
         return Answers(
-            given=tuple(given),
-            made=tuple(self._with_known(sample, answer) for sample, answer in zip(given, made, strict=True)),
+            given=tuple(rows),
+            made=tuple(self._with_known(sample, answer) for sample, answer in zip(rows, made, strict=True)),
             fields=self.sources,
             targets={name: self.modalities[name] for name in tokens},
             tokens=tokens,
-            columns=columns,
+            columns=self._whole(given, parts) | {name: item.column for name, item in tokens.items()},
+            likelihood=Likelihood.of(tokens, known),
+            draws=draws,
         )
+
+    def _whole(
+        self, columns: Mapping[str, TokenColumn], parts: Sequence[Mapping[str, Region]]
+    ) -> dict[str, TokenColumn]:
+        """The columns, empty in rows that know only a part of the field they are made from."""
+        return {
+            name: _without(column, [self.modalities[name].source in part for part in parts])
+            for name, column in columns.items()
+        }
 
     def _with_known(self, sample: Sample, answer: Mapping[str, Any]) -> dict[str, Any]:
         """The answer with the known pixels of pictures that were given in part, in the units of the tokenizer."""
@@ -330,11 +359,6 @@ def load_anytoany(path: str | os.PathLike) -> Loaded:
         for name, recipe in description.get("recipes", {}).items()
     }
     return Loaded(Sampler(model), tokenizers, sampling, recipes, weights=description["weights"]["fingerprint"])
-
-
-def _rows(numbers: np.ndarray, draws: int) -> np.ndarray:
-    """Returns the number of each row: another one for each answer."""
-    return np.repeat(numbers, draws) * draws + np.tile(np.arange(draws), len(numbers))
 
 
 def _without(column: TokenColumn, absent: Sequence[bool]) -> TokenColumn:

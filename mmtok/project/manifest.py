@@ -18,6 +18,7 @@ from mmtok.generate import Target
 from mmtok.project.inputs import Origin
 from mmtok.project.job import Job, Stage
 from mmtok.project.loaded import Loaded, load_anytoany
+from mmtok.project.reductions import Reduction
 from mmtok.project.regions import Box
 
 MANIFEST = "manifest.json"
@@ -75,6 +76,10 @@ class Manifest:
       draws: Answers to each sample.
       keep: Raw field -> the part of the picture that was known.
       place: Raw field -> the part of a larger picture that the picture given was put into.
+      tiles: Overlap of the windows that pictures were cut into.
+      best: How many of the answers to each sample were left; 0 is all.
+      reduce: How they were brought together.
+      probabilities: Whether those of the tokens were written.
       batch_size: Answers per compiled step.
       origin: Where the samples came from; None where they were given one by one.
       samples: How many there were.
@@ -93,6 +98,10 @@ class Manifest:
     draws: int
     keep: dict[str, Box]
     place: dict[str, Box]
+    tiles: float | None
+    best: int
+    reduce: Reduction | None
+    probabilities: bool
     batch_size: int
     origin: Origin | None = None
     samples: int = 1
@@ -119,6 +128,10 @@ class Manifest:
             draws=job.draws,
             keep=dict(job.keep),
             place=dict(job.place),
+            tiles=job.tiles,
+            best=job.best,
+            reduce=job.reduce,
+            probabilities=job.probabilities,
             batch_size=batch_size,
             **samples,
         )
@@ -148,7 +161,17 @@ class Manifest:
             Stage(record.open(), tuple(target for target in self.plan if target.modality in record.targets))
             for record in self.models
         )
-        return Job(stages=stages, seed=self.seed, draws=self.draws, keep=self.keep, place=self.place)
+        return Job(
+            stages=stages,
+            seed=self.seed,
+            draws=self.draws,
+            keep=self.keep,
+            place=self.place,
+            tiles=self.tiles,
+            best=self.best,
+            reduce=self.reduce,
+            probabilities=self.probabilities,
+        )
 
     def check_inputs(self, names: Sequence[str], *, folder: Path) -> None:
         """Raises MmtokError unless these are the names of the samples."""

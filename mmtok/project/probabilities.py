@@ -34,9 +34,9 @@ def write_probabilities(
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
-def entropy_map(generated: Generated, modality: Modality, *, row: int) -> Float[np.ndarray, "..."]:
-    """Returns the entropy of each token of one sample in nats, the mean over its codes, as laid out on the grid."""
-    return _shaped(generated.entropies[row], int(generated.column.length[row]), modality).mean(-1)
+def entropies(generated: Generated, modality: Modality, *, row: int) -> Float[np.ndarray, "..."]:
+    """Returns the entropies of the tokens of one sample in nats: of a grid as (*shape, codes)."""
+    return _shaped(generated.entropies[row], int(generated.column.length[row]), modality)
 
 
 def _shaped(values: np.ndarray, length: int, modality: Modality) -> np.ndarray:

@@ -34,27 +34,49 @@ class Reduced:
     uncertainty: Float[np.ndarray, "..."]
 
 
-def likelihood(generated: Mapping[str, Generated], known: Mapping[str, Known]) -> Float[np.ndarray, " B"]:
-    """Returns the mean log-probability of the generated tokens of each row, in nats per token, over all targets.
+@dataclasses.dataclass(frozen=True)
+class Likelihood:
+    """Of B answers under the model; likelihoods of further tokens can be added.
 
-    It is a mean, not a sum, so that of two texts the shorter one is not the better for being short. A row whose tokens
-    were all known has 0.
-
-    Args:
-      generated: Targets, as the sampler returns them.
-      known: What was known before.
+    Attributes:
+      total: Sum of the log-probabilities of all tokens that were made, in nats.
+      count: How many tokens were made.
     """
-    total, count = 0.0, 0
-    for name, item in generated.items():
-        before = known[name].visible.sum(1) if name in known else 0
-        total = total + item.log_probs.sum((1, 2), dtype=np.float64)
-        count = count + (item.column.length - before) * item.log_probs.shape[2]
-    return np.asarray(total / np.maximum(count, 1))
 
+    total: Float[np.ndarray, " B"]
+    count: Int[np.ndarray, " B"]
 
-def best(scores: Float[np.ndarray, "N K"], *, count: int) -> Int[np.ndarray, "N count"]:
-    """Returns the numbers of the best of K answers to each of N questions, the best first; of equals, the first."""
-    return np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    @classmethod
+    def of(cls, made: Mapping[str, Generated], known: Mapping[str, Known]) -> "Likelihood":
+        """Returns that of all targets together.
+
+        Args:
+          made: Targets, as the sampler returns them.
+          known: What was known before.
+        """
+        rows = len(next(iter(made.values())).log_probs)
+        total, count = np.zeros(rows), np.zeros(rows, np.int64)
+        for name, item in made.items():
+            total += item.log_probs.sum((1, 2), dtype=np.float64)
+            before = known[name].visible.sum(1) if name in known else 0
+            count += (item.column.length - before) * item.log_probs.shape[2]
+        return cls(total, count)
+
+    def __add__(self, other: "Likelihood") -> "Likelihood":
+        return Likelihood(self.total + other.total, self.count + other.count)
+
+    def __getitem__(self, rows: Any) -> "Likelihood":
+        return Likelihood(self.total[rows], self.count[rows])
+
+    def summed(self, groups: Sequence[Int[np.ndarray, " _"]]) -> "Likelihood":
+        """Returns that of groups of answers, each given by its rows."""
+        total, count = ([part[rows].sum() for rows in groups] for part in (self.total, self.count))
+        return Likelihood(np.array(total), np.array(count))
+
+    @property
+    def mean(self) -> Float[np.ndarray, " B"]:
+        """Per token, so that of two texts the shorter one is not the better for being short; 0 without tokens."""
+        return self.total / np.maximum(self.count, 1)
 
 
 def check_reduction(how: Reduction, modality: Modality) -> None:

@@ -48,8 +48,7 @@ class Tiling:
         Raises:
           MmtokError: the overlap is not in 0..0.9, or the picture is smaller than a window.
         """
-        if not 0 <= overlap <= 0.9:
-            raise MmtokError(f"tiles: the overlap of two windows is a share of their side, 0 to 0.9; it is {overlap}")
+        check_overlap(overlap)
         if min(height, width) < size:
             raise MmtokError(
                 f"tiles: the picture of {width} x {height} pixels is smaller than one window of {size} x {size}; leave"
@@ -82,6 +81,12 @@ class Tiling:
                 first = _from(down, self.size), _from(right, self.size)
                 second = _from(-down, self.size), _from(-right, self.size)
                 yield i, j, first, second
+
+
+def check_overlap(overlap: int | float) -> None:
+    """Raises MmtokError unless two windows can overlap so."""
+    if not 0 <= overlap <= 0.9:
+        raise MmtokError(f"tiles: the overlap of two windows is a share of their side, 0 to 0.9; it is {overlap}")
 
 
 def blend(values: Sequence[Any], tiling: Tiling, show: str) -> np.ndarray:

@@ -4,7 +4,6 @@ from mmtok.show.colours import FeatureBasis, feature_basis
 from mmtok.show.curves import curves
 from mmtok.show.files import read_value, takes_text, write_value
 from mmtok.show.gallery import gallery, sheet
-from mmtok.show.maps import amount_map
 from mmtok.show.pictures import SHOWS, absent, picture
 from mmtok.show.reconstruction import reconstruction
 
@@ -12,7 +11,6 @@ __all__ = [
     "SHOWS",
     "FeatureBasis",
     "absent",
-    "amount_map",
     "curves",
     "feature_basis",
     "gallery",

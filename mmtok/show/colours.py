@@ -63,7 +63,7 @@ def relative_depth_colours(depth: np.ndarray) -> Picture:
 def amount_colours(amounts: np.ndarray, *, most: float) -> Picture:
     """Amounts from 0 to `most` as colours, dark to bright; NaN is grey."""
     defined = np.isfinite(amounts)
-    return _blank(heat(np.where(defined, amounts, 0.0) / (most or 1.0)), defined)
+    return _blank(heat(np.where(defined, amounts, 0.0).astype(np.float64) / (most or 1.0)), defined)
 
 
 def normal_colours(normal: np.ndarray) -> Picture:
