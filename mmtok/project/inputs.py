@@ -155,7 +155,7 @@ class _Words:
             for field, word in words.items():
                 inputs[field] = identity(word, self.shows[field])
                 values[field] = read_word(word, self.shows[field], what=f"field '{field}'")
-        except (MmtokError, OSError) as error:
+        except (MmtokError, OSError, ValueError, RecursionError) as error:
             return Given(number, name, {}, inputs, str(error))
         return Given(number, name, values, inputs, "" if values else "nothing is given, every field is empty")
 

@@ -228,18 +228,8 @@ def test_sub_folders_of_fields_and_token_stores(tiny, mmtok, photos, tmp_path):
 
 def test_dry_run_counts_and_prints_the_plan(tiny, mmtok, photos, tmp_path):
     words = ("sample", "--model", tiny.model, "--from", photos, "--out", tmp_path / "out", "--dry-run")
-    asked = (
-        "--samples",
-        "2",
-        "--to",
-        "rgb,caption",
-        "--batch-size",
-        "4",
-        "--set",
-        "rgb.steps=3",
-        "rgb.guidance=2",
-        "caption.length=9",
-    )
+    settings = ("--set", "rgb.steps=3", "rgb.guidance=2", "caption.length=9")
+    asked = ("--samples", "2", "--batch-size", "4", "--to", "rgb,caption", *settings)
     ran = mmtok(*words, *asked)
     assert ran.code == 0, ran.err
     assert ran.out.splitlines()[-1] == ("samples: 5 (rgb 5), 2 answers each; batches, each of these forward passes: 3")
