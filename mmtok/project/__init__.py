@@ -5,8 +5,9 @@ from mmtok.project.batchwork import RECORDS, batches, repeat, work, write_answer
 from mmtok.project.config import Field, Project, load_project
 from mmtok.project.evaluation import evaluate_project
 from mmtok.project.fourm import export_fourm, import_fourm
+from mmtok.project.given import Inputs
 from mmtok.project.initial import Initial
-from mmtok.project.inputs import Inputs, Origin, identity, read_word
+from mmtok.project.inputs import Origin
 from mmtok.project.job import Job, Stage, plan_after
 from mmtok.project.loaded import Loaded, load_anytoany
 from mmtok.project.manifest import MANIFEST, Manifest, digest
@@ -17,6 +18,7 @@ from mmtok.project.recipes import Recipe
 from mmtok.project.tokenizers import evaluate_tokenizers, open_tokenizers, train_tokenizers
 from mmtok.project.tokens import tokenize_project
 from mmtok.project.training import train_project
+from mmtok.project.words import identity, read_word
 
 __all__ = [
     "MANIFEST",

@@ -16,7 +16,7 @@ from mmtok.files import new_file, write_json
 from mmtok.modality import Modality
 from mmtok.progress import Progress, say
 from mmtok.project.answers import contact_sheet
-from mmtok.project.inputs import Given, Inputs
+from mmtok.project.given import Given, Inputs
 from mmtok.project.job import Job
 from mmtok.project.manifest import MANIFEST, Manifest
 from mmtok.project.records import Record, Records

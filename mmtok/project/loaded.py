@@ -17,6 +17,7 @@ from mmtok.model import load_model
 from mmtok.project.answers import Answers, Box
 from mmtok.project.plans import check_fit, with_settings
 from mmtok.project.recipes import Recipe, choose
+from mmtok.project.scores import Scores
 from mmtok.source import Sample
 from mmtok.tokenizers.artifact import Tokenizer, load
 
@@ -228,6 +229,45 @@ class Loaded:
         """Returns the raw values of token columns, for each sample those of all of them."""
         decoded = {name: self.tokenizers[name].decode(column) for name, column in columns.items()}
         return [dict(zip(decoded, values)) for values in zip(*decoded.values(), strict=True)]
+
+    def score(
+        self,
+        samples: Sample | Sequence[Sample],
+        outputs: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        *,
+        seed: int = 0,
+        numbers: Sequence[int] | None = None,
+        batch_size: int = 64,
+        **settings: Any,
+    ) -> Scores:
+        """Returns how likely outputs are, given samples.
+
+        A grid is scored in the steps of its scheme, a random order included, as `sample` would have drawn it; more
+        steps come closer to its likelihood. Guidance and temperature change the probabilities: `guidance=1` gives those
+        of the model itself.
+
+        Args:
+          samples: One sample or several, as for `sample`.
+          outputs: For each sample target -> raw value, the same targets in each; later ones are given the earlier.
+          seed: Of the order of grids.
+          numbers: Number of each sample.
+          batch_size: Samples per compiled step.
+          settings: Fields of `Target`, which change the default recipe.
+
+        Raises:
+          MmtokError: see `sample`; or samples and outputs do not belong together.
+        """
+        samples = [samples] if isinstance(samples, Mapping) else list(samples)
+        outputs = [outputs] if isinstance(outputs, Mapping) else list(outputs)
+        if len(samples) != len(outputs) or not outputs:
+            raise MmtokError(f"{len(samples)} samples and {len(outputs)} outputs: one output for each sample is needed")
+        for place, output in enumerate(outputs):
+            if output.keys() != outputs[0].keys() or any(value is None for value in output.values()):
+                raise MmtokError(f"output {place}: values of the targets {', '.join(outputs[0])} were expected")
+        plan = self.chosen(samples, list(outputs[0]), settings)
+        columns = {name: self.tokenizers[name].encode([output[name] for output in outputs]) for name in outputs[0]}
+        known = self.known(self.encode(samples), {})
+        return Scores(self.sampler.score(known, plan, columns, seed=seed, samples=numbers, batch_size=batch_size))
 
     def take_over(self, columns: Mapping[str, TokenColumn], maker: "Loaded") -> dict[str, TokenColumn]:
         """Returns those token columns of another model that are of modalities which this one reads too.
