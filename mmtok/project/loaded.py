@@ -200,7 +200,8 @@ class Loaded:
             self.known(given, keep),
             tuple(plan),
             seed=seed,
-            samples=_rows(np.asarray(numbers), draws).tolist(),
+            samples=[number for number in numbers for _ in range(draws)],
+            draws=[*range(draws)] * len(samples),
             batch_size=batch_size,
         )
         columns = {name: column for name, column in given.items() if self.modalities[name].source not in keep}
@@ -357,12 +358,10 @@ def load_anytoany(path: str | os.PathLike) -> Loaded:
         name: from_json(Recipe, recipe, where=f"{folder / 'config.json'}: recipe '{name}'")
         for name, recipe in description.get("recipes", {}).items()
     }
-    return Loaded(Sampler(model), tokenizers, sampling, recipes, weights=description["weights"]["fingerprint"])
-
-
-def _rows(numbers: np.ndarray, draws: int) -> np.ndarray:
-    """Returns the number of each row: another one for each answer."""
-    return np.repeat(numbers, draws) * draws + np.tile(np.arange(draws), len(numbers))
+    grammars = {name: tokenizer.grammar for name, tokenizer in tokenizers.items() if tokenizer.grammar is not None}
+    return Loaded(
+        Sampler(model, grammars=grammars), tokenizers, sampling, recipes, weights=description["weights"]["fingerprint"]
+    )
 
 
 def _crop(known: Known, modality: Modality, box: Box) -> Known:

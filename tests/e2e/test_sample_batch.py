@@ -246,7 +246,7 @@ def test_a_second_model_goes_on(tiny, mmtok, photos, tmp_path):
     asked = ("--to", "depth", "--set", "box.length=4", "depth.steps=1", "caption.length=3")
     ran = mmtok(*words, *asked, "--dry-run")
     first, second = ran.out.split("then, by the second model\n")
-    assert "1. depth from pixels, rgb: roar, 16 tokens in 1 linear steps" in first
+    assert "1. depth from pixels, rgb: halton, 16 tokens in 1 linear steps" in first
     assert second.startswith("given: pixels (16 positions), rgb (16 positions), depth (16 positions)")
     assert "box from pixels, rgb, depth" in second
     printed = mmtok(*words, *asked, "--dry-run", "--json").out
