@@ -102,7 +102,7 @@ class Options:
     known. With --from, masks are files of the sub-folder or column FIELD.mask."""
     place: tuple[str, ...] = ()
     """FIELD=left,top,right,bottom: the picture is put into this part of a square, and the rest is to be painted."""
-    scheme: Literal["", "roar", "maskgit", "autoregressive"] = ""
+    scheme: Literal["", "halton", "roar", "maskgit", "autoregressive"] = ""
     """Decoding scheme of the targets it fits; the model's own setting when left out."""
     steps: int | None = None
     """Decoding steps of grids."""
@@ -112,6 +112,8 @@ class Options:
     """Only the k most likely tokens; 0 means all."""
     top_p: float | None = None
     """Only the most likely tokens that make up this probability, in (0, 1]."""
+    min_p: float | None = None
+    """Only tokens at least this times as likely as the most likely one, in [0, 1]."""
     guidance: float | None = None
     """Classifier-free guidance scale; 1 is none."""
     batch_size: int = 16
@@ -283,7 +285,7 @@ def _asked(options: Options) -> list[str]:
 
 def _common(options: Options) -> dict[str, Any]:
     """The settings for all targets that they fit."""
-    keys = ("scheme", "steps", "temperature", "top_k", "top_p", "guidance")
+    keys = ("scheme", "steps", "temperature", "top_k", "top_p", "min_p", "guidance")
     return {key: getattr(options, key) for key in keys if getattr(options, key) not in (None, "")}
 
 

@@ -1,7 +1,7 @@
 """What the model is shown: encoder and decoder slots assembled from known tokens, in few fixed shapes."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +12,7 @@ from mmtok.generate.known import Known
 from mmtok.generate.spans import gaps, vocabulary
 from mmtok.modality import Modality
 
-ENCODER_STEP, DECODER_STEP = 32, 8
+ENCODER_STEP, CONTEXT_STEP, DECODER_STEP = 32, 64, 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,18 +58,6 @@ def show(known: Known, modality: Modality, *, asked: Bool[np.ndarray, " B"]) -> 
     return Shown(np.where(known.visible[..., None], known.values, sentinel[..., None]), position, valid)
 
 
-def stack(parts: Sequence[Mapping[str, Shown]]) -> dict[str, Shown]:
-    """Puts several batches of the same modalities under one another."""
-    return {
-        name: Shown(
-            np.concatenate([part[name].values for part in parts]),
-            np.concatenate([part[name].position for part in parts]),
-            np.concatenate([part[name].valid for part in parts]),
-        )
-        for name in parts[0]
-    }
-
-
 def encoder_slots(shown: Mapping[str, Shown], modalities: tuple[Modality, ...], *, rows: int) -> EncoderSlots:
     """Assembles the encoder's slots, in the order of the model's modalities, padded to a bucket."""
     codes = max(modality.codes for modality in modalities)
@@ -92,7 +80,7 @@ def encoder_slots(shown: Mapping[str, Shown], modalities: tuple[Modality, ...], 
         position.append(part.position)
         valid.append(part.valid)
     there = np.concatenate(valid, axis=1)
-    size = bucket(int(there.sum(1).max(initial=0)), step=ENCODER_STEP)
+    size = min(bucket(int(there.sum(1).max(initial=0)), step=ENCODER_STEP), max(there.shape[1], 1))
     order = np.argsort(~there, axis=1, kind="stable")[:, :size]
 
     def pick(parts: list[np.ndarray]) -> np.ndarray:
@@ -127,18 +115,25 @@ def grid_queries(
     )
 
 
+def causal_slots(ids: Int[Array, "B T"], modality: Modality, *, index: int, codes: int) -> DecoderSlots:
+    """Returns the slots of a span sequence, each of which reads the token before it; for compiled code."""
+    rows, size = ids.shape
+    position = jnp.broadcast_to(jnp.arange(size, dtype=jnp.int32), (rows, size))
+    return DecoderSlots(
+        ids=jnp.asarray(_no_ids(rows, size, modality, codes=codes)).at[..., 0].set(ids),
+        modality=jnp.full((rows, size), index, jnp.int32),
+        position=position,
+        valid=jnp.ones((rows, size), bool),
+        limit=position + 1,
+    )
+
+
 def causal_slot(
     ids: Int[Array, " B"], step: Int[Array, ""], modality: Modality, *, index: int, codes: int
 ) -> DecoderSlots:
-    """Returns slot number `step` of a span sequence, which reads the token before it; for compiled code."""
-    rows = len(ids)
-    return DecoderSlots(
-        ids=jnp.asarray(_no_ids(rows, 1, modality, codes=codes)).at[:, 0, 0].set(ids),
-        modality=jnp.full((rows, 1), index, jnp.int32),
-        position=jnp.broadcast_to(step, (rows, 1)),
-        valid=jnp.ones((rows, 1), bool),
-        limit=jnp.broadcast_to(step + 1, (rows, 1)),
-    )
+    """Returns slot number `step` alone."""
+    slot = causal_slots(ids[:, None], modality, index=index, codes=codes)
+    return dataclasses.replace(slot, position=slot.position + step, limit=slot.limit + step)
 
 
 def _no_ids(rows: int, size: int, modality: Modality, *, codes: int) -> Int[np.ndarray, "B M K"]:

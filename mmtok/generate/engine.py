@@ -8,33 +8,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Bool, Float, Int, Key
 
-from mmtok.batch import EncoderSlots, TokenColumn
-from mmtok.errors import MmtokError
-from mmtok.generate import context, spans, steps
+from mmtok.batch import TokenColumn
+from mmtok.errors import MmtokError, unknown
+from mmtok.generate import context, grids, sequences, steps
+from mmtok.generate.generated import Generated
 from mmtok.generate.known import Known
-from mmtok.generate.plan import Plan, Target, check_known, validate
-from mmtok.generate.schedules import TOKEN_SCHEDULES, temperatures
-from mmtok.modality import Modality
+from mmtok.generate.machine import Machine
+from mmtok.generate.plan import Plan, check_known, validate
+from mmtok.generate.target import Target
+from mmtok.grammar import Grammar, free
+from mmtok.modality import Modality, by_name
 from mmtok.progress import track
 
-State = dict[str, Known]
-
-
-@dataclasses.dataclass(frozen=True)
-class Generated:
-    """One generated modality.
-
-    Attributes:
-      column: All of its tokens, those known before included.
-      log_probs: Log-probability in nats of each generated token under the model when it was drawn (guided, at
-        temperature 1, unfiltered); 0 at known tokens and padding.
-    """
-
-    column: TokenColumn
-    log_probs: Float[np.ndarray, "B L K"]
+Outputs = Mapping[str, TokenColumn]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,22 +47,35 @@ class Features:
 class Sampler:
     """Generates any modalities from any others with one model, batch by batch in compiled steps.
 
-    Each sample's random choices depend on the seed, its number and the target's place in the plan, not on the batch
-    it is in. Targets later in the plan have no influence: a pending sequence shows the encoder its sentinel only from
-    its own turn on.
+    Each sample's random choices depend on the seed, its number, the draw and the target's place in the plan, not on the
+    batch it is in nor on the devices. Targets later in the plan have no influence: a pending sequence shows the encoder
+    its sentinel only from its own turn on.
     """
 
-    def __init__(self, model: Any, modalities: tuple[Modality, ...] | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        modalities: tuple[Modality, ...] | None = None,
+        *,
+        grammars: Mapping[str, Grammar] | None = None,
+        devices: Sequence[Any] | None = None,
+    ) -> None:
         """Takes a model as it is now; later changes of its parameters do not show.
 
         Args:
-          model: An `AnyToAny`, or any NNX module with its `encode`, `decode`, `begin`, `advance` and `logits`.
+          model: An `AnyToAny`, or any NNX module with its `encode`, `decode`, `begin`, `advance`, `logits` and
+            `unstacked`.
           modalities: In the model's order; None takes `model.modalities`.
+          grammars: Of sequences, by modality name, as their tokenizers say; any words where none is given.
+          devices: Which share the samples of a batch; None is all of this process.
         """
         self.modalities: tuple[Modality, ...] = model.modalities if modalities is None else modalities
-        self._graph, self._state = nnx.split(model)
-        self._index = {modality.name: index for index, modality in enumerate(self.modalities)}
-        self._codes = max(modality.codes for modality in self.modalities)
+        self._machine = Machine.of(model, self.modalities, devices=devices or jax.local_devices())
+        self._grammars = {
+            modality.name: free(modality.vocabulary)
+            for modality in self.modalities
+            if modality.kind == "sequence" and modality.vocabulary
+        } | dict(grammars or {})
 
     def sample(
         self,
@@ -83,6 +84,7 @@ class Sampler:
         *,
         seed: int = 0,
         samples: Sequence[int] | None = None,
+        draws: Sequence[int] | None = None,
         batch_size: int = 64,
     ) -> dict[str, TokenColumn]:
         """Generates the targets of a plan, in order; see `generate` for the arguments.
@@ -90,7 +92,7 @@ class Sampler:
         Returns:
           Target modality -> its tokens, the known ones kept.
         """
-        generated = self.generate(known, plan, seed=seed, samples=samples, batch_size=batch_size)
+        generated = self.generate(known, plan, seed=seed, samples=samples, draws=draws, batch_size=batch_size)
         return {name: item.column for name, item in generated.items()}
 
     def generate(
@@ -100,9 +102,10 @@ class Sampler:
         *,
         seed: int = 0,
         samples: Sequence[int] | None = None,
+        draws: Sequence[int] | None = None,
         batch_size: int = 64,
     ) -> dict[str, Generated]:
-        """Generates the targets of a plan, in order, with their log-probabilities.
+        """Generates the targets of a plan, in order, with what the model said of each token.
 
         Args:
           known: What is given, by modality name; a target may be known in part. May be empty.
@@ -110,29 +113,118 @@ class Sampler:
           seed: Of all random choices.
           samples: Number of each sample, which together with `seed` decides its random choices; None counts from 0.
             Its length says how many to make when nothing is known.
+          draws: Which of several answers to the same sample is made, for each sample; None is the first, 0.
           batch_size: Samples per compiled step; a last batch that is not full is padded.
 
         Returns:
-          Target modality -> tokens and log-probabilities.
+          Target modality -> tokens, log-probabilities and entropies.
 
         Raises:
-          MmtokError: see `plan.validate`; or `samples` or `batch_size` do not fit.
+          MmtokError: see `plan.validate`; or `samples`, `draws` or `batch_size` do not fit.
         """
+        return self._run(known, plan, None, seed=seed, samples=samples, draws=draws, batch_size=batch_size)
+
+    def score(
+        self,
+        known: Mapping[str, Known],
+        plan: Sequence[Target],
+        outputs: Outputs,
+        *,
+        seed: int = 0,
+        samples: Sequence[int] | None = None,
+        draws: Sequence[int] | None = None,
+        batch_size: int = 64,
+    ) -> dict[str, Generated]:
+        """Returns what the model says of outputs that are already there, in the steps of a plan; nothing is drawn.
+
+        A grid's positions come in the order that the seed gives, and those of one step are independent: the sum of the
+        log-probabilities is the likelihood of the output under this order. `maskgit` has no order of its own: the most
+        likely of the given tokens come first. A sequence's tokens come one after the other, as they always do.
+
+        Args:
+          known: What is given besides; of a sequence that is scored nothing may be known.
+          plan: Targets, in order.
+          outputs: Every target's tokens.
+          seed: Of the order of positions.
+          samples: See `generate`.
+          draws: See `generate`.
+          batch_size: See `generate`.
+
+        Returns:
+          Target modality -> the given tokens, their log-probabilities (-inf for one that may not stand there) and the
+          entropies of the distributions they were found in.
+
+        Raises:
+          MmtokError: as `generate`; or an output is missing, does not fit, or is a sequence of which a part is known.
+        """
+        for target in plan:
+            if target.modality not in outputs:
+                raise unknown("output to score", target.modality, outputs)
+        names = [target.modality for target in plan]
+        check_known(
+            {name: Known.whole(outputs[name]) for name in names if name in by_name(self.modalities)}, self.modalities
+        )
+        for name in names:
+            sequence = self._modality(name).kind == "sequence"
+            if sequence and name in known and known[name].visible.any():
+                raise MmtokError(f"output '{name}': a part of it is known, so the rest has no places; score it whole")
+            if not (np.asarray(outputs[name].length) >= (1 if sequence else self._modality(name).size)).all():
+                raise MmtokError(f"output '{name}': some samples have none; score those that have it")
+        return self._run(known, plan, outputs, seed=seed, samples=samples, draws=draws, batch_size=batch_size)
+
+    def _run(
+        self,
+        known: Mapping[str, Known],
+        plan: Sequence[Target],
+        outputs: Outputs | None,
+        *,
+        seed: int,
+        samples: Sequence[int] | None,
+        draws: Sequence[int] | None,
+        batch_size: int,
+    ) -> dict[str, Generated]:
+        """Runs a plan batch by batch."""
         plan = validate(tuple(plan), known, self.modalities)
-        numbers = _numbers(known, samples)
+        count = _count({name: len(item.visible) for name, item in known.items()}, outputs)
+        numbers = _numbers("samples", samples, count)
+        which = _numbers("draws", [0] * len(numbers) if draws is None else draws, len(numbers))
         if batch_size < 1:
             raise MmtokError(f"batch_size must be at least 1, it is {batch_size}")
         given = {name: _standard(item, self._modality(name)) for name, item in known.items()}
-        rows = min(batch_size, len(numbers))
+        rows = -(-min(batch_size, len(numbers)) // self._machine.devices) * self._machine.devices
         starts: Iterable[int] = range(0, len(numbers), rows)
         if len(numbers) > rows:
             starts = track(starts, "sample", total=-(-len(numbers) // rows), unit="batches")
         parts = []
         for start in starts:
             picked = np.minimum(np.arange(start, start + rows), len(numbers) - 1)
+            keys = [
+                steps.sample_keys(
+                    jax.random.key(seed), jnp.asarray(numbers[picked]), jnp.asarray(which[picked]), jnp.int32(place)
+                )
+                for place in range(len(plan))
+            ]
             state = {name: item[picked] for name, item in given.items()}
-            parts.append(self._chain(state, plan, jax.random.key(seed), numbers[picked]))
-        return {target.modality: _join([part[target.modality] for part in parts], len(numbers)) for target in plan}
+            forced = {name: column[picked] for name, column in (outputs or {}).items()}
+            parts.append(self._chain(state, plan, keys, forced))
+        return {name: Generated.joined([part[name] for part in parts])[: len(numbers)] for name in parts[0]}
+
+    def _chain(
+        self, state: dict[str, Known], plan: Plan, keys: Sequence[Key[jax.Array, " B"]], forced: Outputs
+    ) -> dict[str, Generated]:
+        """Generates one target after the other for one batch."""
+        generated = {}
+        for target, own in zip(plan, keys, strict=True):
+            name, modality = target.modality, self._modality(target.modality)
+            state.setdefault(name, Known.nothing(modality, samples=len(own)))
+            if modality.kind == "sequence":
+                grammar = self._grammars[name]
+                made = sequences.fill(self._machine, state, target, own, grammar=grammar, forced=forced.get(name))
+            else:
+                tokens = forced[name].values if name in forced else None
+                made = grids.fill(self._machine, state, target, own, forced=tokens)
+            generated[name], state[name] = made, Known.whole(made.column)
+        return generated
 
     def features(self, known: Mapping[str, Known], *, batch_size: int = 64) -> Features:
         """Returns what the encoder makes of known tokens; nothing is generated.
@@ -157,195 +249,34 @@ class Sampler:
         for start in range(0, rows, batch_size):
             picked = np.minimum(np.arange(start, start + min(batch_size, rows)), rows - 1)
             batch = jax.tree.map(operator.itemgetter(picked), slots)
-            parts.append(np.asarray(steps.encoder_states(self._graph, self._state, batch)))
+            parts.append(np.asarray(steps.encoder_states(self._machine.graph, self._machine.state, batch)))
         valid = np.asarray(slots.valid)
         tokens = np.concatenate(parts)[:rows] * valid[..., None]
         pooled = tokens.sum(1) / np.maximum(valid.sum(1, dtype=np.float32), 1)[:, None]
         return Features(pooled, tokens, valid, np.asarray(slots.modality), np.asarray(slots.position))
 
-    def _chain(self, state: State, plan: Plan, key: Key[Array, ""], numbers: np.ndarray) -> dict[str, Generated]:
-        """Generates one target after the other for one batch."""
-        generated = {}
-        for place, target in enumerate(plan):
-            modality = self._modality(target.modality)
-            state.setdefault(target.modality, Known.nothing(modality, samples=len(numbers)))
-            keys = steps.sample_keys(key, jnp.asarray(numbers), jnp.int32(place))
-            decode = self._sequence if modality.kind == "sequence" else self._grid
-            state[target.modality], log_probs = decode(state, target, modality, keys)
-            done = state[target.modality]
-            column = TokenColumn(done.values, done.visible.sum(1, dtype=np.int32))
-            generated[target.modality] = Generated(column, log_probs)
-        return generated
-
-    def _grid(
-        self, state: State, target: Target, modality: Modality, keys: Key[Array, " B"]
-    ) -> tuple[Known, np.ndarray]:
-        """Fills the unknown positions of a grid in steps; all of a step are drawn at once, independently."""
-        values, visible = state[target.modality].values.copy(), state[target.modality].visible.copy()
-        log_probs = np.zeros(values.shape, np.float32)
-        counts, heat = _schedule(target, (~visible).sum(1))
-        ranks = np.asarray(steps.random_ranks(keys, size=modality.size))
-        order = np.argsort(np.where(visible, np.inf, ranks), axis=1, kind="stable")
-        for step in np.flatnonzero(counts.any(0)).tolist():
-            count = counts[:, step]
-            if target.scheme == "roar":
-                position, asked = _take(order, start=counts[:, :step].sum(1), count=count)
-            else:
-                hidden_first = np.argsort(visible, axis=1, kind="stable")
-                position, asked = _take(hidden_first, start=np.zeros_like(count), count=(~visible).sum(1))
-            now = state | {target.modality: Known(values, visible)}
-            ids, scores, confidence = self._queries(
-                now, target, modality, keys, step=step, position=position, asked=asked, temperature=heat[:, step]
-            )
-            row, slot = np.nonzero(asked if target.scheme == "roar" else _best(confidence, asked, count=count))
-            where = row, position[row, slot]
-            values[where], log_probs[where], visible[where] = ids[row, slot], scores[row, slot], True
-        return Known(values, visible), log_probs
-
-    def _queries(
-        self,
-        state: State,
-        target: Target,
-        modality: Modality,
-        keys: Key[Array, " B"],
-        *,
-        step: int,
-        position: Int[np.ndarray, "B Q"],
-        asked: Bool[np.ndarray, "B Q"],
-        temperature: Float[np.ndarray, " B"],
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Runs the model once and draws ids, log-probabilities and confidences at the asked positions."""
-        encoder, guided = self._context(state, target)
-        choice = self._choice(target, modality)
-        decoder = context.grid_queries(position, asked, modality, index=choice.index, codes=self._codes)
-        slots = jnp.asarray(decoder.position)
-        if guided:
-            decoder = jax.tree.map(lambda part: np.concatenate([part, part]), decoder)
-        hidden = steps.hidden_states(self._graph, self._state, encoder, decoder)
-        drawn = steps.choose(
-            self._graph,
-            self._state,
-            hidden,
-            keys,
-            jnp.int32(step),
-            slots,
-            jnp.asarray(temperature, jnp.float32),
-            jnp.float32(target.guidance),
-            choice=choice,
-        )
-        ids, scores, confidence = (np.asarray(part)[:, : position.shape[1]] for part in drawn)
-        return ids, scores, confidence
-
-    def _sequence(
-        self, state: State, target: Target, modality: Modality, keys: Key[Array, " B"]
-    ) -> tuple[Known, np.ndarray]:
-        """Generates the gaps of a sequence, all of it where nothing is known."""
-        assert target.length is not None
-        known = state[target.modality]
-        found = spans.gaps(known, modality, asked=np.ones(len(known.visible), bool))
-        if not found.count.any():
-            return known, np.zeros(known.values.shape, np.float32)
-        free = spans.free_tokens(known, found, longest=target.length)
-        size = min(context.bucket(int((free + found.count).max()), step=context.DECODER_STEP), modality.positions)
-        encoder, _ = self._context(state, target)
-        tokens, scores = steps.generate_spans(
-            self._graph,
-            self._state,
-            encoder,
-            keys,
-            jnp.asarray(found.count, jnp.int32),
-            jnp.asarray(found.open),
-            jnp.asarray(free, jnp.int32),
-            jnp.full(len(keys), target.temperature, jnp.float32),
-            jnp.float32(target.guidance),
-            choice=self._choice(target, modality),
-            size=size,
-        )
-        return spans.fill(known, found, modality, spans=np.asarray(tokens), log_probs=np.asarray(scores))
-
-    def _context(self, state: State, target: Target) -> tuple[EncoderSlots, bool]:
-        """Returns what the encoder reads, and whether unconditional rows stand below the conditional ones.
-
-        Without condition, only the target's own tokens are visible; hidden sequences still show that they are pending.
-        """
-        present = {name: item.present | (name == target.modality) for name, item in state.items()}
-
-        def shown(name: str, item: Known) -> context.Shown:
-            return context.show(item, self._modality(name), asked=present[name])
-
-        conditional = {name: shown(name, item) for name, item in state.items()}
-        others = [name for name, item in state.items() if name != target.modality and item.visible.any()]
-        rows = len(next(iter(state.values())).visible)
-        if target.guidance == 1 or not others:
-            return context.encoder_slots(conditional, self.modalities, rows=rows), False
-        unconditional = {
-            name: conditional[name] if name == target.modality else shown(name, item.hidden())
-            for name, item in state.items()
-        }
-        both = context.stack([conditional, unconditional])
-        return context.encoder_slots(both, self.modalities, rows=2 * rows), True
-
     def _modality(self, name: str) -> Modality:
-        return self.modalities[self._index[name]]
-
-    def _choice(self, target: Target, modality: Modality) -> steps.Choice:
-        index = self._index[target.modality]
-        return steps.Choice(
-            modality=modality,
-            index=index,
-            top_k=target.top_k,
-            top_p=target.top_p,
-            tempered=target.tempered_top_p,
-            constrained=target.constrained,
-        )
+        return by_name(self.modalities)[name]
 
 
-def _numbers(known: Mapping[str, Known], samples: Sequence[int] | None) -> Int[np.ndarray, " B"]:
-    count = len(next(iter(known.values())).visible) if known else None
-    numbers = np.arange(1 if count is None else count) if samples is None else np.asarray(samples, np.int64)
-    if count is not None and len(numbers) != count:
-        raise MmtokError(f"samples holds {len(numbers)} numbers, but {count} samples are given")
-    if not len(numbers) or numbers.min() < 0 or numbers.max() >= 2**31:
-        raise MmtokError("samples must hold at least one number, each from 0 to 2**31 - 1")
-    return numbers.astype(np.int32)
+def _count(known: Mapping[str, int], outputs: Outputs | None) -> int | None:
+    """Returns the number of samples that what is given has; None where nothing is."""
+    counts = {**known} | {f"output {name}": len(column.length) for name, column in (outputs or {}).items()}
+    if len({*counts.values()}) > 1:
+        raise MmtokError(f"numbers of samples differ: {', '.join(f'{name} {count}' for name, count in counts.items())}")
+    return next(iter(counts.values()), None)
+
+
+def _numbers(what: str, numbers: Sequence[int] | None, count: int | None) -> Int[np.ndarray, " B"]:
+    found = np.arange(1 if count is None else count) if numbers is None else np.asarray(numbers, np.int64)
+    if count is not None and len(found) != count:
+        raise MmtokError(f"{what} holds {len(found)} numbers, but {count} samples are given")
+    if not len(found) or found.min() < 0 or found.max() >= 2**31:
+        raise MmtokError(f"{what} must hold at least one number, each from 0 to 2**31 - 1")
+    return found.astype(np.int32)
 
 
 def _standard(known: Known, modality: Modality) -> Known:
     """Returns the values in the model's dtype, and 0 where they are hidden."""
     values = np.asarray(known.values).astype(np.float32 if modality.kind == "continuous" else np.int32)
     return Known(np.where(known.visible[..., None], values, 0), known.visible)
-
-
-def _schedule(
-    target: Target, unknown: Int[np.ndarray, " B"]
-) -> tuple[Int[np.ndarray, "B steps"], Float[np.ndarray, "B steps"]]:
-    """Returns tokens and temperature of each step for every sample, by the number of its unknown tokens."""
-    assert target.steps is not None
-    steps_of, heat_of = {}, {}
-    for tokens in np.unique(unknown).tolist():
-        steps_of[tokens] = TOKEN_SCHEDULES[target.token_schedule](target.steps, tokens)
-        heat_of[tokens] = temperatures(target.temperature_schedule, target.temperature, steps_of[tokens])
-    return np.stack([steps_of[n] for n in unknown.tolist()]), np.stack([heat_of[n] for n in unknown.tolist()])
-
-
-def _take(
-    order: Int[np.ndarray, "B L"], *, start: Int[np.ndarray, " B"], count: Int[np.ndarray, " B"]
-) -> tuple[Int[np.ndarray, "B Q"], Bool[np.ndarray, "B Q"]]:
-    """Returns entries `start` to `start + count` of each row's order, and which of the Q slots these are."""
-    slots = np.arange(count.max())
-    position = np.take_along_axis(order, np.minimum(start[:, None] + slots, order.shape[1] - 1), axis=1)
-    return position, slots < count[:, None]
-
-
-def _best(
-    confidence: Float[np.ndarray, "B Q"], asked: Bool[np.ndarray, "B Q"], *, count: Int[np.ndarray, " B"]
-) -> Bool[np.ndarray, "B Q"]:
-    """Returns the `count` asked slots of each row with the highest confidence; of equals, the first."""
-    order = np.argsort(np.where(asked, -confidence, np.inf), axis=1, kind="stable")
-    return np.argsort(order, axis=1) < count[:, None]
-
-
-def _join(parts: list[Generated], count: int) -> Generated:
-    values = np.concatenate([part.column.values for part in parts])[:count]
-    length = np.concatenate([part.column.length for part in parts])[:count]
-    return Generated(TokenColumn(values, length), np.concatenate([part.log_probs for part in parts])[:count])

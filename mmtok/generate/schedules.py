@@ -1,4 +1,4 @@
-"""How many tokens each decoding step reveals, and at which temperature."""
+"""How many tokens each decoding step reveals, at which temperature, and how strongly guided."""
 
 from collections.abc import Callable
 
@@ -49,6 +49,19 @@ def temperatures(schedule: str, start: float, counts: Int[np.ndarray, " steps"])
     curve = np.linspace(1, 100, max(total, len(counts))) ** -power
     curve = (curve - curve[-1]) / (curve[0] - curve[-1]) if len(curve) > 1 and power else np.ones_like(curve)
     return np.maximum(low + (start - low) * (1 - done) * curve[: len(counts)], COLDEST)
+
+
+RAMPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "constant": np.ones_like,
+    "linear": lambda done: done,
+    "cosine": lambda done: (1 - np.cos(np.pi * done)) / 2,
+}
+"""How far guidance has risen, from 0 to 1, by the share of tokens revealed after a step."""
+
+
+def ramp(schedule: str, counts: Int[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:
+    """Returns how far guidance has risen in each step, from 0 to 1; see `RAMPS`."""
+    return RAMPS[schedule](np.cumsum(counts) / max(int(counts.sum()), 1))
 
 
 def parse(schedule: str) -> tuple[str, tuple[float, ...]]:

@@ -9,6 +9,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from mmtok.batch import TokenColumn
+from mmtok.generate.generated import Generated
 from mmtok.generate.known import Known
 from mmtok.modality import Modality, Vocabulary
 
@@ -63,8 +65,8 @@ def fill(
     modality: Modality,
     *,
     spans: Int[np.ndarray, "B M"],
-    log_probs: Float[np.ndarray, "B M"],
-) -> tuple[Known, Float[np.ndarray, "B L 1"]]:
+    said: Float[np.ndarray, "B M 2"],
+) -> Generated:
     """Puts the generated spans into their gaps.
 
     Args:
@@ -72,42 +74,42 @@ def fill(
       found: Its gaps.
       modality: The sequence.
       spans: What was generated after sentinel 1, padding behind it.
-      log_probs: Of these.
-
-    Returns:
-      The completed sequences, all known, and the log-probability of each generated token (0 at known ones).
+      said: Log-probability and entropy of these.
     """
     words = vocabulary(modality)
-    values, scores = np.zeros_like(known.values), np.zeros(known.values.shape, np.float32)
-    length = np.zeros(len(values), np.int64)
+    values, numbers = np.zeros_like(known.values), np.zeros((*known.visible.shape, 2), np.float32)
+    length = np.zeros(len(values), np.int32)
     for row in range(len(values)):
-        runs = _runs(spans[row], log_probs[row], int(found.count[row]), bool(found.open[row]), words)
-        tokens: list[tuple[int, float]] = []
+        runs = _runs(spans[row], said[row], int(found.count[row]), bool(found.open[row]), words)
+        tokens: list[Token] = []
         for position in np.flatnonzero(known.visible[row] | found.first[row]):
-            tokens += runs.pop(0) if found.first[row, position] else [(int(known.values[row, position, 0]), 0.0)]
+            tokens += runs.pop(0) if found.first[row, position] else [(int(known.values[row, position, 0]), SILENCE)]
         length[row] = len(tokens)
-        for position, (token, score) in enumerate(tokens):
-            values[row, position], scores[row, position] = token, score
-    return Known(values, np.arange(values.shape[1]) < length[:, None]), scores
+        for position, (token, numbers_of_token) in enumerate(tokens):
+            values[row, position], numbers[row, position] = token, numbers_of_token
+    return Generated(TokenColumn(values, length), numbers[..., :1], numbers[..., 1:])
 
 
-def _runs(
-    tokens: np.ndarray, log_probs: np.ndarray, count: int, open_end: bool, words: Vocabulary
-) -> list[list[tuple[int, float]]]:
+Token = tuple[int, np.ndarray]
+"""An id, and what the model said of it: log-probability and entropy."""
+SILENCE = np.zeros(2, np.float32)
+
+
+def _runs(tokens: np.ndarray, said: np.ndarray, count: int, open_end: bool, words: Vocabulary) -> list[list[Token]]:
     """Splits what follows sentinel 1 at sentinels; padding, the end and a sentinel that opens no gap end a run."""
-    runs: list[list[tuple[int, float]]] = [[] for _ in range(count)]
+    runs: list[list[Token]] = [[] for _ in range(count)]
     span, closed = 0, [False] * count
-    for token, score in zip(tokens.tolist(), log_probs.tolist()):
+    for token, numbers in zip(tokens.tolist(), said):
         sentinel = token - words.sentinel_first
         if 0 <= span < count and not closed[span]:
             last = open_end and span == count - 1
             closed[span] = token in (words.pad, words.end) or 0 <= sentinel < words.sentinel_count
             if not closed[span]:
-                runs[span].append((token, score))
+                runs[span].append((token, numbers))
             elif last:  # the model may close the last span without an end id; a sequence always has one
-                runs[span].append((words.end, score))
+                runs[span].append((words.end, numbers))
         if 0 <= sentinel < words.sentinel_count:
             span = sentinel - 1
     if open_end and not closed[-1]:
-        runs[-1].append((words.end, 0.0))
+        runs[-1].append((words.end, SILENCE))
     return runs

@@ -3,6 +3,9 @@
 Each function is compiled once per combination of static arguments and shapes, which the buckets of
 `mmtok.generate.context` keep few. Random numbers are keyed by sample, step and position: neither padding nor the
 other samples of a batch change what is drawn.
+
+Under guidance the model is run on several views of each sample (`mmtok.generate.passes`). From the decoder on these
+are rows of one batch, the G views of a sample side by side, so that they share positions and stay on one device.
 """
 
 import dataclasses
@@ -12,15 +15,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from mmtok.batch import DecoderSlots, EncoderSlots
-from mmtok.generate.context import causal_slot
-from mmtok.generate.filters import draw, filtered
+from mmtok.generate.context import causal_slot, causal_slots
+from mmtok.generate.filters import GREEDY, draw, filtered
+from mmtok.generate.rules import Place, Rules
 from mmtok.generate.spans import vocabulary
 from mmtok.modality import Modality
+from mmtok.model import Context
 
-ORDER = 2**31 - 1  # folded into a sample's key for its order; the slots that are drawn have smaller numbers
+NOISE = 2**31 - 2  # folded into a slot's key for the noise on its confidence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,32 +37,40 @@ class Choice:
       index: Its place in the model.
       top_k: See `filters.filtered`.
       top_p: See `filters.filtered`.
+      min_p: See `filters.filtered`.
       tempered: See `filters.filtered`.
-      constrained: See `plan.Target`.
     """
 
     modality: Modality
     index: int
-    top_k: int
-    top_p: float
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
     tempered: bool = True
-    constrained: bool = True
 
     def distribution(self, logits: Float[Array, "*rows V"], temperature: Float[Array, "*#rows"]) -> Array:
         """Returns the log-probabilities to draw from."""
-        return filtered(logits, temperature=temperature, top_k=self.top_k, top_p=self.top_p, tempered=self.tempered)
+        return filtered(
+            logits,
+            temperature=temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            tempered=self.tempered,
+        )
 
 
 @jax.jit
-def sample_keys(key: Key[Array, ""], samples: Int[Array, " B"], target: Int[Array, ""]) -> Key[Array, " B"]:
+def sample_keys(
+    key: Key[Array, ""], samples: Int[Array, " B"], draws: Int[Array, " B"], target: Int[Array, ""]
+) -> Key[Array, " B"]:
     """Returns the key of each sample for one target of the plan."""
-    return jax.vmap(lambda sample: jax.random.fold_in(jax.random.fold_in(key, sample), target))(samples)
 
+    def one(sample: Array, draw: Array) -> Array:
+        own = jax.random.fold_in(jax.random.fold_in(key, sample), target)
+        return jnp.where(draw == 0, own, jax.random.fold_in(own, draw))
 
-@functools.partial(jax.jit, static_argnames="size")
-def random_ranks(keys: Key[Array, " B"], *, size: int) -> Float[Array, "B size"]:
-    """Returns a random number per position, by which `roar` orders them."""
-    return jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, ORDER), (size,)))(keys)
+    return jax.vmap(one)(samples, draws)
 
 
 @functools.partial(jax.jit, static_argnames="graph")
@@ -67,10 +80,33 @@ def encoder_states(graph: Any, state: Any, encoder: EncoderSlots) -> Float[Array
 
 
 @functools.partial(jax.jit, static_argnames="graph")
-def hidden_states(graph: Any, state: Any, encoder: EncoderSlots, decoder: DecoderSlots) -> Float[Array, "B M D"]:
-    """Runs the model on mask queries; shared by all grids of the same bucket."""
-    model = nnx.merge(graph, state)
-    return model.decode(decoder, model.encode(encoder))
+def encode(graph: Any, state: Any, views: tuple[EncoderSlots, ...]) -> tuple[Context, ...]:
+    """Runs the encoder on all views of each sample."""
+    return nnx.merge(graph, state).encode_views(views)
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "modality"))
+def cut_head(graph: Any, state: Any, *, modality: int) -> Float[Array, "rows D"]:
+    """Returns a modality's rows of the output table."""
+    return nnx.merge(graph, state).head(modality)
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def join(views: tuple[Context, ...], *, size: int) -> Context:
+    """Returns the contexts of G views, at most `size` slots each, as one of B * G rows."""
+
+    def side_by_side(*parts: Array) -> Array:
+        padded = [jnp.pad(part, ((0, 0), (0, size - part.shape[1])) + ((0, 0),) * (part.ndim - 2)) for part in parts]
+        stacked = jnp.stack(padded, axis=1)
+        return stacked.reshape(-1, *stacked.shape[2:])
+
+    return jax.tree.map(side_by_side, *views)
+
+
+@functools.partial(jax.jit, static_argnames="graph")
+def hidden_states(graph: Any, state: Any, context: Context, decoder: DecoderSlots) -> Float[Array, "rows M D"]:
+    """Runs the decoder on mask queries, the same ones for every view; shared by all grids of the same bucket."""
+    return nnx.merge(graph, state).decode(for_views(decoder, len(context.valid)), context)
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "choice"))
@@ -78,127 +114,180 @@ def choose(
     graph: Any,
     state: Any,
     hidden: Float[Array, "rows M D"],
+    head: Float[Array, "K_V D"],
     keys: Key[Array, " B"],
     step: Int[Array, ""],
     position: Int[Array, "B M"],
     temperature: Float[Array, " B"],
-    guidance: Float[Array, ""],
+    noise: Float[Array, " B"],
+    coefficients: Float[Array, "B G"],
+    forced: Int[Array, "B M K"] | None,
     *,
     choice: Choice,
-) -> tuple[Int[Array, "B M K"], Float[Array, "B M K"], Float[Array, "B M"]]:
-    """Draws the tokens at mask queries, each code from its own head.
+) -> tuple[Int[Array, "B M K"], Float[Array, "B M K"], Float[Array, "B M K"], Float[Array, "B M"]]:
+    """Draws the tokens at mask queries, each code from its own head, or takes those that are forced.
 
     Returns:
-      Ids; their log-probabilities under the model (guided, at temperature 1, unfiltered); and the confidence of each
-      position: log-probability under the distribution drawn from, or where that is greedy, under the model.
+      Ids; their log-probabilities and the entropies of what they were drawn from, both under the model (guided, at
+      temperature 1, unfiltered); and the confidence of each position: log-probability under the distribution drawn
+      from, or where that is greedy, under the model; with `noise` times Gumbel noise.
     """
-    model = nnx.merge(graph, state)
-    logits = guided(model.logits(hidden, modality=choice.index), guidance, samples=len(keys))
-    temperature = jnp.broadcast_to(temperature[:, None, None], logits.shape[:-1])
-    log_probs = choice.distribution(logits, temperature)
-    ids = draw(_slot_keys(keys, step, position, modality=choice.modality), log_probs)
-    plain = _picked(jax.nn.log_softmax(logits, axis=-1), ids)
-    confidence = jnp.where(temperature > 0, _picked(log_probs, ids), plain)
-    return ids, plain, confidence.sum(-1)
+    logits = guided(nnx.merge(graph, state).logits(hidden, modality=choice.index, head=head), coefficients)
+    log_probs, entropy = _measured(logits)
+    slots = _slot_keys(keys, step, position, modality=choice.modality)
+    heat = jnp.broadcast_to(temperature[:, None, None], logits.shape[:-1])
+    ids = _drawn(slots, logits, heat, choice=choice) if forced is None else forced
+    score = picked(log_probs, ids)
+
+    def tempered(_: None) -> Array:
+        return jnp.where(heat > GREEDY, picked(choice.distribution(logits, heat), ids), score)
+
+    confidence = jax.lax.cond(jnp.any(heat > GREEDY), tempered, lambda _: score, None).sum(-1)
+    gumbel = jax.vmap(jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(key, NOISE))))(slots[..., 0])
+    return ids, score, entropy, confidence + noise[:, None] * gumbel
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "choice", "size"))
 def generate_spans(
     graph: Any,
     state: Any,
-    encoder: EncoderSlots,
+    context: Context,
     keys: Key[Array, " B"],
-    gaps: Int[Array, " B"],
-    open_end: Bool[Array, " B"],
-    free: Int[Array, " B"],
+    rules: Rules,
+    place: Place,
     temperature: Float[Array, " B"],
-    guidance: Float[Array, ""],
+    coefficients: Float[Array, "B G"],
     *,
     choice: Choice,
     size: int,
-) -> tuple[Int[Array, "B size"], Float[Array, "B size"]]:
+) -> tuple[Int[Array, "B size"], Float[Array, "B size"], Float[Array, "B size"]]:
     """Generates the spans of a sequence token by token; stops when all samples have ended.
-
-    Only tokens that the layout of spans allows are drawn: the next sentinel, words while there is room, the end
-    id in the last span of an open sequence. Unless constrained, any token is, until there is no room left; decoding
-    then ends with the sentinel behind the last span.
 
     Each token costs the decoder one slot: what it computed for those before is remembered.
 
     Args:
       graph: Of the model.
       state: Its parameters.
-      encoder: Conditional rows, and below them the unconditional ones under guidance.
+      context: Of all views of each sample.
       keys: Of the samples.
-      gaps: Spans to generate.
-      open_end: The last span runs to the end of the sequence.
-      free: Tokens besides the end id that may be generated.
+      rules: What may be drawn.
+      place: Where the samples stand.
       temperature: Per sample.
-      guidance: Scale.
+      coefficients: What the logits of each view count.
       choice: What and how.
       size: Decoder slots, enough for all tokens and sentinels.
 
     Returns:
-      Generated tokens behind sentinel 1, then padding; and their log-probabilities under the model at temperature 1.
+      Generated tokens behind sentinel 1, then padding; their log-probabilities, and the entropies of what they were
+      drawn from, among the legal tokens and under the model at temperature 1.
     """
-    model = nnx.merge(graph, state)
-    words, samples = vocabulary(choice.modality), len(keys)
-    rows, codes = encoder.ids.shape[0], encoder.ids.shape[-1]
-    memory = model.begin(model.encode(encoder), size=size)
-    ids = jnp.arange(words.size)
-    special = (ids == words.pad) | (ids == words.start) | (ids == words.end)
-    special |= (ids >= words.sentinel_first) & (ids < words.sentinel_first + words.sentinel_count)
-    vocab = ids[None]
+    model, words = nnx.merge(graph, state), vocabulary(choice.modality)
+    (samples, views), codes = coefficients.shape, _codes(model)
 
     def going(carry: tuple) -> Array:
-        step, _, _, _, span, _, _ = carry
-        return (step < size) & jnp.any(span < gaps)
+        step, _, place, *_ = carry
+        return (step < size) & jnp.any(place.span < rules.gaps)
 
     def body(carry: tuple) -> tuple:
-        step, last, tokens, scores, span, left, memory = carry
-        slots = causal_slot(jnp.tile(last, rows // samples), step, choice.modality, index=choice.index, codes=codes)
+        step, last, place, tokens, scores, entropies, memory = carry
+        slots = causal_slot(jnp.repeat(last, views), step, choice.modality, index=choice.index, codes=codes)
         hidden, memory = model.advance(slots, memory, step)
-        logits = guided(model.logits(hidden[:, 0], modality=choice.index), guidance, samples=samples)[:, 0]
-        room = (left > 0)[:, None]
-        if choice.constrained:
-            closing = (words.sentinel_first + span + 2)[:, None]
-            ending = (vocab == words.end) & (open_end & (span == gaps - 1))[:, None]
-            legal = (vocab == closing) | ending | (~special & room)
-        else:
-            closing = (words.sentinel_first + gaps + 1)[:, None]
-            legal = (vocab == closing) | room
-        logits = jnp.where(legal, logits, -jnp.inf)
-        log_probs = choice.distribution(logits, temperature)
-        token = draw(jax.vmap(jax.random.fold_in, (0, None))(keys, step), log_probs)
-        active = span < gaps
-        score = jnp.where(active, _picked(jax.nn.log_softmax(logits, axis=-1), token), 0)
+        logits = guided(model.logits(hidden[:, 0], modality=choice.index), coefficients)[:, 0]
+        logits = jnp.where(rules.legal(place, words), logits, -jnp.inf)
+        log_probs, entropy = _measured(logits)
+        token = _drawn(jax.vmap(jax.random.fold_in, (0, None))(keys, step), logits, temperature, choice=choice)
+        active = place.span < rules.gaps
         token = jnp.where(active, token, words.pad)
-        tokens, scores = tokens.at[:, step].set(token), scores.at[:, step].set(score)
-        closes = active & (token == closing[:, 0])
-        if choice.constrained:
-            closes |= active & (token == words.end)
-            span += closes
-        else:
-            span = jnp.where(closes, gaps, span)
-        return step + 1, token, tokens, scores, span, left - (active & ~closes), memory
+        tokens = tokens.at[:, step].set(token)
+        scores = scores.at[:, step].set(jnp.where(active, picked(log_probs, token), 0))
+        entropies = entropies.at[:, step].set(jnp.where(active, entropy, 0))
+        return step + 1, token, rules.move(place, token, words), tokens, scores, entropies, memory
 
-    tokens, scores = jnp.full((samples, size), words.pad, jnp.int32), jnp.zeros((samples, size), jnp.float32)
+    none = jnp.zeros((samples, size), jnp.float32)
+    tokens = jnp.full((samples, size), words.pad, jnp.int32)
     opening = jnp.full(samples, words.sentinel_first + 1, jnp.int32)
-    start = (jnp.int32(0), opening, tokens, scores, jnp.zeros(samples, jnp.int32), free, memory)
-    _, _, tokens, scores, *_ = jax.lax.while_loop(going, body, start)
-    return tokens, scores
+    memory = model.begin(context, size=size)
+    carry = (jnp.int32(0), opening, place, tokens, none, none, memory)
+    _, _, _, tokens, scores, entropies, _ = jax.lax.while_loop(going, body, carry)
+    return tokens, scores, entropies
 
 
-def guided(logits: Float[Array, "rows *rest"], guidance: Float[Array, ""], *, samples: int) -> Float[Array, "B *rest"]:
-    """Combines conditional rows with the unconditional ones below them, if there are any (Ho & Salimans 2022)."""
-    if len(logits) == samples:
+@functools.partial(jax.jit, static_argnames=("graph", "choice"))
+def score_spans(
+    graph: Any,
+    state: Any,
+    context: Context,
+    rules: Rules,
+    place: Place,
+    coefficients: Float[Array, "B G"],
+    tokens: Int[Array, "B T"],
+    *,
+    choice: Choice,
+) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
+    """Returns what `generate_spans` would have said of given tokens behind sentinel 1; the decoder runs once.
+
+    Returns:
+      Log-probabilities, -inf for tokens that the rules do not allow, and entropies; 0 behind the last span.
+    """
+    model, words = nnx.merge(graph, state), vocabulary(choice.modality)
+    opening = jnp.full((len(tokens), 1), words.sentinel_first + 1, jnp.int32)
+    inputs = jnp.concatenate([opening, tokens[:, :-1]], axis=1)
+    slots = causal_slots(inputs, choice.modality, index=choice.index, codes=_codes(model))
+    hidden = model.decode(for_views(slots, len(context.valid)), context)
+
+    def one(place: Place, here: tuple[Array, Array]) -> tuple[Place, tuple[Array, Array]]:
+        row, token = here
+        logits = guided(model.logits(row, modality=choice.index), coefficients)[:, 0]
+        log_probs, entropy = _measured(jnp.where(rules.legal(place, words), logits, -jnp.inf))
+        active = place.span < rules.gaps
+        said = jnp.where(active, picked(log_probs, token), 0), jnp.where(active, entropy, 0)
+        return rules.move(place, token, words), said
+
+    _, (scores, entropies) = jax.lax.scan(one, place, (jnp.swapaxes(hidden, 0, 1), tokens.T))
+    return scores.T, entropies.T
+
+
+def for_views(slots: DecoderSlots, rows: int) -> DecoderSlots:
+    """Returns the slots of each sample once for each of its views, `rows` in all."""
+    return jax.tree.map(lambda part: jnp.repeat(part, rows // len(part), axis=0), slots)
+
+
+def guided(logits: Float[Array, "rows *rest"], coefficients: Float[Array, "B G"]) -> Float[Array, "B *rest"]:
+    """Adds up the logits of the views of each sample, each times its coefficient."""
+    samples, views = coefficients.shape
+    if views == 1:
         return logits
-    conditional, unconditional = logits[:samples], logits[samples:]
-    return unconditional + guidance * (conditional - unconditional)
+    return jnp.einsum("bg,bg...->b...", coefficients, logits.reshape(samples, views, *logits.shape[1:]))
 
 
-def _picked(values: Float[Array, "*slots V"], ids: Int[Array, "*slots"]) -> Float[Array, "*slots"]:
+def picked(values: Float[Array, "*slots V"], ids: Int[Array, "*slots"]) -> Float[Array, "*slots"]:
+    """Returns the value at each id."""
     return jnp.take_along_axis(values, ids[..., None], axis=-1)[..., 0]
+
+
+def _drawn(
+    keys: Key[Array, "*rows"], logits: Float[Array, "*rows V"], temperature: Float[Array, "*rows"], *, choice: Choice
+) -> Int[Array, "*rows"]:
+    """Draws one id per row; random numbers, which cost more than a small model's logits, only where one is needed."""
+
+    def greedy(_: None) -> Array:
+        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+
+    def random(_: None) -> Array:
+        return draw(keys, choice.distribution(logits, temperature))
+
+    return jax.lax.cond(jnp.all(temperature <= GREEDY), greedy, random, None)
+
+
+def _measured(logits: Float[Array, "*slots V"]) -> tuple[Float[Array, "*slots V"], Float[Array, "*slots"]]:
+    """Returns log-probabilities and their entropy in nats."""
+    log_probs = jax.nn.log_softmax(logits, axis=-1)
+    probabilities = jnp.exp(log_probs)
+    return log_probs, -jnp.sum(jnp.where(probabilities > 0, probabilities * log_probs, 0), axis=-1)
+
+
+def _codes(model: Any) -> int:
+    return max(modality.codes for modality in model.modalities)
 
 
 def _slot_keys(

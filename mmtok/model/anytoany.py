@@ -1,7 +1,7 @@
 """The encoder-decoder that predicts any tokens from any others."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from mmtok.batch import DecoderSlots, EncoderSlots, MaskedBatch
 from mmtok.errors import MmtokError
 from mmtok.metrics import Mean
 from mmtok.modality import Modality, by_name
-from mmtok.model.blocks import DecoderBlock, EncoderBlock, Stack
+from mmtok.model.blocks import DecoderBlock, EncoderBlock, Layers, Stack
 from mmtok.model.config import ModelConfig
 from mmtok.model.embeddings import Embeddings
 from mmtok.model.heads import Head, cross_entropy
@@ -74,19 +74,37 @@ class AnyToAny(nnx.Module):
         self.encoder = Stack(EncoderBlock, config, depth=config.encoder_depth, rngs=rngs)
         self.encoder_norm = LayerNorm(config.dim, eps=config.norm_eps, bias=config.norm_bias)
         self.context = Linear(config.dim, config.dim, axes=(None, "embed"), bias=True, dtype=config.dtype, rngs=rngs)
-        self.decoder = Stack(DecoderBlock, config, depth=config.decoder_depth, rngs=rngs)
+        self.decoder: Stack | Layers = Stack(DecoderBlock, config, depth=config.decoder_depth, rngs=rngs)
         self.decoder_norm = LayerNorm(config.dim, eps=config.norm_eps, bias=config.norm_bias)
 
     def encode(self, slots: EncoderSlots) -> Context:
         """Returns the context that the visible tokens give the decoder."""
-        hidden, place, valid = self._encoder(slots)
-        return Context(constrain(self.context(hidden) + place, "batch", None, None), valid)
+        (context,) = self.encode_views((slots,))
+        return context
+
+    def encode_views(self, views: Sequence[EncoderSlots]) -> tuple[Context, ...]:
+        """Returns the contexts of several views of the same samples, of any lengths.
+
+        They pass through the encoder side by side, so that a slot costs the same however many views there are, and none
+        is padded to the length of another.
+        """
+        hidden, place, valid = self._encoder(views)
+        tokens = constrain(self.context(hidden) + place, "batch", None, None)
+        parts = jnp.split(tokens, np.cumsum([part.shape[1] for part in valid])[:-1], axis=1)
+        return tuple(map(Context, parts, valid))
 
     def encoder_hidden(self, slots: EncoderSlots) -> Float[Array, "B S D"]:
         """Returns the encoder's normalised outputs, registers first; for probing and for comparisons."""
-        return self._encoder(slots)[0]
+        return self._encoder((slots,))[0]
 
-    def _encoder(self, slots: EncoderSlots) -> tuple[Array, Array, Array]:
+    def _encoder(self, views: Sequence[EncoderSlots]) -> tuple[Array, Array, list[Array]]:
+        """Returns outputs and places of all views side by side, and which slots of each are valid."""
+        embedded = [self._embedded(slots) for slots in views]
+        x, place = (jnp.concatenate(parts, axis=1) for parts in list(zip(*embedded))[:2])
+        valid = [part for _, _, part in embedded]
+        return self.encoder_norm(self.encoder(x, *(part[:, None] for part in valid))), place, valid
+
+    def _embedded(self, slots: EncoderSlots) -> tuple[Array, Array, Array]:
         content, place = self.embeddings.encode(slots)
         x, valid = content + place, jnp.asarray(slots.valid)
         if self.embeddings.registers is not None:
@@ -95,7 +113,7 @@ class AnyToAny(nnx.Module):
             x = jnp.concatenate([registers, x], axis=1)
             place = jnp.pad(place, ((0, 0), (self.config.registers, 0), (0, 0)))
             valid = jnp.pad(valid, ((0, 0), (self.config.registers, 0)), constant_values=True)
-        return self.encoder_norm(self.encoder(x, valid[:, None])), place, valid
+        return x, place, valid
 
     def decode(self, slots: DecoderSlots, context: Context) -> Float[Array, "B M D"]:
         """Returns the hidden states of the queries, float32; of no meaning at padding."""
@@ -105,6 +123,16 @@ class AnyToAny(nnx.Module):
         mask = same & before & valid[:, :, None] & valid[:, None, :]
         x = self.decoder(self.embeddings.decode(slots), mask, context.tokens, context.valid[:, None])
         return self.decoder_norm(x)
+
+    def unstacked(self) -> "AnyToAny":
+        """Returns the model with the layers of its decoder side by side, which samples faster; results are the same.
+
+        The decoder's parameters are copies, under other paths; those of the rest are shared.
+        """
+        model = nnx.merge(*nnx.split(self))
+        if isinstance(model.decoder, Stack):
+            model.decoder = Layers(model.decoder)
+        return model
 
     def begin(self, context: Context, *, size: int) -> Memory:
         """Returns what the decoder remembers before the first of at most `size` tokens of a sequence."""
@@ -123,8 +151,8 @@ class AnyToAny(nnx.Module):
         x, memory = advance(self.decoder, self.embeddings.decode(slots), memory, step)
         return self.decoder_norm(x), memory
 
-    def logits(self, hidden: Float[Array, "*slots D"], *, modality: int) -> Float[Array, "*slots K V"]:
-        """Returns the float32 logits of every code of one modality.
+    def head(self, modality: int) -> Float[Array, "rows D"]:
+        """Returns the rows of the output table that belong to one modality, code after code.
 
         Raises:
           MmtokError: the modality is no target.
@@ -134,9 +162,24 @@ class AnyToAny(nnx.Module):
             why = "is continuous" if item.kind == "continuous" else "is an input only"
             raise MmtokError(f"modality '{item.name}' {why}: the model reads it but cannot predict it")
         offset, rows = self.embeddings.tokens.output_offsets[modality, 0], item.codes * item.vocab_size
-        table = self.embeddings.tokens.outputs[offset : offset + rows].astype(self.config.dtype)
+        return self.embeddings.tokens.outputs[offset : offset + rows].astype(self.config.dtype)
+
+    def logits(
+        self, hidden: Float[Array, "*slots D"], *, modality: int, head: Float[Array, "rows D"] | None = None
+    ) -> Float[Array, "*slots K V"]:
+        """Returns the float32 logits of every code of one modality.
+
+        Args:
+          hidden: What the decoder returned.
+          modality: Its index.
+          head: What `head` returned, so that it need not be cut out of the table again.
+
+        Raises:
+          MmtokError: the modality is no target.
+        """
+        item, head = self.modalities[modality], self.head(modality) if head is None else head
         flat = hidden.reshape(-1, hidden.shape[-1]).astype(self.config.dtype)
-        logits = jnp.matmul(flat, table.T, preferred_element_type=jnp.float32)
+        logits = jnp.matmul(flat, head.T, preferred_element_type=jnp.float32)
         return logits.reshape(*hidden.shape[:-1], item.codes, item.vocab_size)
 
     def losses(self, batch: MaskedBatch) -> dict[str, Mean]:

@@ -1,10 +1,12 @@
 """Transformer blocks of the encoder and the decoder (pre-norm; Mizrahi et al. 2023, section 2.3)."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
@@ -46,6 +48,15 @@ class Attention(nnx.Module):
         """Returns what each of `x` reads from `context`; `mask` is True where it may look."""
         key, value = self.remember(context)
         y = attend(self.ask(x), key, value, mask, kind=self.kind)
+        return self.out(y.reshape(*y.shape[:2], -1))
+
+    @jax.named_scope("attention")
+    def within(self, x: Float[Array, "B N D"], *masks: Bool[Array, "B _ _"]) -> Float[Array, "B N D"]:
+        """Returns what each slot of `x` reads from its own part; parts lie side by side, each with its own mask."""
+        query, (key, value) = self.ask(x), self.remember(x)
+        cuts = np.cumsum([mask.shape[-1] for mask in masks])[:-1]
+        parts = zip(*(jnp.split(item, cuts, axis=1) for item in (query, key, value)), masks, strict=True)
+        y = jnp.concatenate([attend(*part, kind=self.kind) for part in parts], axis=1)
         return self.out(y.reshape(*y.shape[:2], -1))
 
     def ask(self, x: Float[Array, "B Q D"]) -> Float[Array, "B Q H d"]:
@@ -90,10 +101,9 @@ class EncoderBlock(nnx.Module):
         self.mlp_norm = norm()
         self.mlp = Mlp(config, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "B N D"], mask: Bool[Array, "B #N N"]) -> Float[Array, "B N D"]:
-        """Returns the next residual stream, float32."""
-        y = self.attention_norm(x)
-        x = x + self.attention(y, y, mask)
+    def __call__(self, x: Float[Array, "B N D"], *masks: Bool[Array, "B _ _"]) -> Float[Array, "B N D"]:
+        """Returns the next residual stream, float32, of parts that do not see each other, one for each mask."""
+        x = x + self.attention.within(self.attention_norm(x), *masks)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -135,7 +145,7 @@ class Stack(nnx.Module):
         self, block: type[EncoderBlock] | type[DecoderBlock], config: ModelConfig, *, depth: int, rngs: nnx.Rngs
     ) -> None:
         self.blocks = axes.stack(lambda keys: block(config, rngs=keys), count=depth, rngs=rngs)
-        self.remat = config.remat
+        self.depth, self.remat = depth, config.remat
         self.unroll = depth if depth <= UNROLLED and config.remat == "none" else 1
 
     def __call__(self, x: Float[Array, "B S D"], *inputs: Array) -> Float[Array, "B S D"]:
@@ -148,3 +158,30 @@ class Stack(nnx.Module):
         if self.remat != "none":
             step = jax.checkpoint(step, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
         return jax.lax.scan(step, x, state, unroll=self.unroll)[0]
+
+    def layers(self) -> Iterator[Any]:
+        """Yields the blocks one by one, each with arrays of its own."""
+        graph, state = nnx.split(self.blocks)
+        for layer in range(self.depth):
+            yield nnx.merge(graph, jax.tree.map(lambda leaf, layer=layer: leaf[layer], state))
+
+
+class Layers(nnx.Module):
+    """The blocks of a stack, each with arrays of its own: what samples rather than trains.
+
+    Where few tokens pass, time goes into reading the weights, and a layer of a stacked array is copied before it is
+    read.
+    """
+
+    def __init__(self, stack: Stack) -> None:
+        self.blocks = nnx.List(stack.layers())
+
+    def __call__(self, x: Float[Array, "B S D"], *inputs: Array) -> Float[Array, "B S D"]:
+        """Runs all blocks on `x`; each gets the same further `inputs`."""
+        for block in self.blocks:
+            x = block(x, *inputs)
+        return x
+
+    def layers(self) -> Iterator[Any]:
+        """Yields the blocks one by one."""
+        yield from self.blocks

@@ -1,14 +1,12 @@
 """Decoding token by token: every layer remembers keys and values, so that a new token costs one token's work."""
 
 import dataclasses
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from mmtok.model.blocks import Attention, DecoderBlock, Stack
+from mmtok.model.blocks import Attention, Layers, Stack
 
 
 @jax.tree_util.register_dataclass
@@ -38,16 +36,16 @@ class Memory:
     valid: Bool[Array, "B S"]
 
 
-def begin(decoder: Stack, context: Float[Array, "B S D"], valid: Bool[Array, "B S"], *, size: int) -> Memory:
+def begin(decoder: Stack | Layers, context: Float[Array, "B S D"], valid: Bool[Array, "B S"], *, size: int) -> Memory:
     """Returns the memory before the first of at most `size` tokens."""
-    own = tuple(_pairs(block.cross_attention, block.context_norm(context)) for block in _layers(decoder))
+    own = tuple(_pairs(block.cross_attention, block.context_norm(context)) for block in decoder.layers())
     shape = (*own[0].keys.shape[:2], size, own[0].keys.shape[-1])
     none = Pairs(jnp.zeros(shape, own[0].keys.dtype), jnp.zeros(shape, own[0].values.dtype))
     return Memory((none,) * len(own), own, valid)
 
 
 def advance(
-    decoder: Stack, x: Float[Array, "B 1 D"], memory: Memory, step: Int[Array, ""]
+    decoder: Stack | Layers, x: Float[Array, "B 1 D"], memory: Memory, step: Int[Array, ""]
 ) -> tuple[Float[Array, "B 1 D"], Memory]:
     """Runs all blocks on token number `step`, which sees itself and those before it.
 
@@ -56,7 +54,7 @@ def advance(
     """
     seen = jnp.arange(memory.tokens[0].keys.shape[2])[None] <= step
     tokens = []
-    for block, before, context in zip(_layers(decoder), memory.tokens, memory.context):
+    for block, before, context in zip(decoder.layers(), memory.tokens, memory.context):
         y = block.attention_norm(x)
         here = _pairs(block.attention, y)
         write = lambda old, new: jax.lax.dynamic_update_slice(old, new, (0, 0, step, 0))  # noqa: E731
@@ -65,14 +63,6 @@ def advance(
         x = x + _read(block.cross_attention, block.cross_norm(x), context, memory.valid)
         x = x + block.mlp(block.mlp_norm(x))
     return x, dataclasses.replace(memory, tokens=tuple(tokens))
-
-
-def _layers(decoder: Stack) -> Iterator[DecoderBlock]:
-    graph, state = nnx.split(decoder.blocks)
-    for layer in range(len(jax.tree.leaves(state)[0])):
-        block = nnx.merge(graph, jax.tree.map(lambda leaf, layer=layer: leaf[layer], state))
-        assert isinstance(block, DecoderBlock)
-        yield block
 
 
 def _pairs(attention: Attention, x: Float[Array, "B S D"]) -> Pairs:

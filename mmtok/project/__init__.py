@@ -5,11 +5,13 @@ from mmtok.project.batchwork import RECORDS, batches, repeat, work, write_answer
 from mmtok.project.config import Field, Project, load_project
 from mmtok.project.evaluation import evaluate_project
 from mmtok.project.fourm import export_fourm, import_fourm
+from mmtok.project.given import Inputs
 from mmtok.project.initial import Initial
-from mmtok.project.inputs import MASK, Inputs, Origin, identity, read_word, with_mask
+from mmtok.project.inputs import Origin
 from mmtok.project.job import Job, Stage, plan_after
 from mmtok.project.loaded import Loaded, load_anytoany
 from mmtok.project.manifest import MANIFEST, Manifest, digest
+from mmtok.project.masks import MASK, with_mask
 from mmtok.project.pictures import Shown, draw
 from mmtok.project.planning import plan_training
 from mmtok.project.plans import Plan, PlanFile, check_fit, parse_settings, read_plan, with_own_settings, with_settings
@@ -18,6 +20,7 @@ from mmtok.project.regions import Box, Part, Region, keep_parts, known_parts, re
 from mmtok.project.tokenizers import evaluate_tokenizers, open_tokenizers, train_tokenizers
 from mmtok.project.tokens import tokenize_project
 from mmtok.project.training import train_project
+from mmtok.project.words import identity, read_word
 
 __all__ = [
     "MANIFEST",

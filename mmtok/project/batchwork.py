@@ -14,7 +14,7 @@ from mmtok.errors import MmtokError
 from mmtok.files import new_file, write_json
 from mmtok.progress import Progress, say
 from mmtok.project.answers import Answers, contact_sheet
-from mmtok.project.inputs import Given, Inputs
+from mmtok.project.given import Given, Inputs
 from mmtok.project.job import Job
 from mmtok.project.manifest import MANIFEST, Manifest
 from mmtok.project.probabilities import write_probabilities

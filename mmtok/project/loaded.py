@@ -19,6 +19,7 @@ from mmtok.project.plans import check_fit, with_settings
 from mmtok.project.recipes import Recipe, choose
 from mmtok.project.reductions import Likelihood
 from mmtok.project.regions import Part, Region, keep_parts, known_parts, paste, show_region, whole
+from mmtok.project.scores import Scores
 from mmtok.project.windows import check_tiles, tiled
 from mmtok.source import Sample
 from mmtok.tokenizers.artifact import Learned, Tokenizer, load
@@ -145,8 +146,8 @@ class Loaded:
           draws: Different answers to each sample.
           numbers: Number of each sample, which together with `seed` decides its random choices; None counts from 0.
           keep: Raw field -> the part of the picture that is known, the same in all samples.
-          tiles: Pictures may be larger than the tokenizers take: they are cut into windows that overlap by at least this
-            share of a side, 0 to 0.9, and what is made of the windows is blended (`mmtok.project.tiles`).
+          tiles: Pictures may be larger than the tokenizers take: they are cut into windows that overlap by at least
+            this share of a side, 0 to 0.9, and what is made of the windows is blended (`mmtok.project.tiles`).
           batch_size: Answers per compiled step.
           settings: Fields of `Target` such as `temperature=0.5`, which change all targets whose kind they fit.
 
@@ -227,7 +228,7 @@ class Loaded:
             known,
             tuple(plan),
             seed=seed,
-            samples=np.asarray(range(count) if numbers is None else numbers)[row].tolist(),
+            samples=[number for number in (range(count) if numbers is None else numbers) for _ in range(draws)],
             draws=(first[:, None] + np.arange(draws)).ravel().tolist(),
             batch_size=batch_size,
         )
@@ -267,6 +268,45 @@ class Loaded:
         """Returns the raw values of token columns, for each sample those of all of them."""
         decoded = {name: self.tokenizers[name].decode(column) for name, column in columns.items()}
         return [dict(zip(decoded, values)) for values in zip(*decoded.values(), strict=True)]
+
+    def score(
+        self,
+        samples: Sample | Sequence[Sample],
+        outputs: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        *,
+        seed: int = 0,
+        numbers: Sequence[int] | None = None,
+        batch_size: int = 64,
+        **settings: Any,
+    ) -> Scores:
+        """Returns how likely outputs are, given samples.
+
+        A grid is scored in the steps of its scheme, a random order included, as `sample` would have drawn it; more
+        steps come closer to its likelihood. Guidance and temperature change the probabilities: `guidance=1` gives those
+        of the model itself.
+
+        Args:
+          samples: One sample or several, as for `sample`.
+          outputs: For each sample target -> raw value, the same targets in each; later ones are given the earlier.
+          seed: Of the order of grids.
+          numbers: Number of each sample.
+          batch_size: Samples per compiled step.
+          settings: Fields of `Target`, which change the default recipe.
+
+        Raises:
+          MmtokError: see `sample`; or samples and outputs do not belong together.
+        """
+        samples = [samples] if isinstance(samples, Mapping) else list(samples)
+        outputs = [outputs] if isinstance(outputs, Mapping) else list(outputs)
+        if len(samples) != len(outputs) or not outputs:
+            raise MmtokError(f"{len(samples)} samples and {len(outputs)} outputs: one output for each sample is needed")
+        for place, output in enumerate(outputs):
+            if output.keys() != outputs[0].keys() or any(value is None for value in output.values()):
+                raise MmtokError(f"output {place}: values of the targets {', '.join(outputs[0])} were expected")
+        plan = self.chosen(samples, list(outputs[0]), settings)
+        columns = {name: self.tokenizers[name].encode([output[name] for output in outputs]) for name in outputs[0]}
+        known = self.known(self.encode(samples), [known_parts(sample) for sample in samples])
+        return Scores(self.sampler.score(known, plan, columns, seed=seed, samples=numbers, batch_size=batch_size))
 
     def take_over(self, columns: Mapping[str, TokenColumn], maker: "Loaded") -> dict[str, TokenColumn]:
         """Returns those token columns of another model that are of modalities which this one reads too.
@@ -358,7 +398,10 @@ def load_anytoany(path: str | os.PathLike) -> Loaded:
         name: from_json(Recipe, recipe, where=f"{folder / 'config.json'}: recipe '{name}'")
         for name, recipe in description.get("recipes", {}).items()
     }
-    return Loaded(Sampler(model), tokenizers, sampling, recipes, weights=description["weights"]["fingerprint"])
+    grammars = {name: tokenizer.grammar for name, tokenizer in tokenizers.items() if tokenizer.grammar is not None}
+    return Loaded(
+        Sampler(model, grammars=grammars), tokenizers, sampling, recipes, weights=description["weights"]["fingerprint"]
+    )
 
 
 def _without(column: TokenColumn, absent: Sequence[bool]) -> TokenColumn:

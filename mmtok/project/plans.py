@@ -10,12 +10,13 @@ from mmtok.config import from_json, to_json
 from mmtok.errors import MmtokError, unknown
 from mmtok.files import read_json
 from mmtok.generate import Target
+from mmtok.generate.target import SCHEMES
 from mmtok.modality import Modality
 
 Plan = tuple[Target, ...]
 
 _FITS_ONLY = {
-    **dict.fromkeys(("steps", "token_schedule", "temperature_schedule", "noise"), "grid"),
+    **dict.fromkeys(("steps", "token_schedule", "temperature_schedule", "guidance_schedule", "noise"), "grid"),
     **dict.fromkeys(("length", "constrained"), "sequence"),
 }
 """Settings of one kind of modality."""
@@ -130,7 +131,7 @@ def _check_key(key: str) -> None:
 
 def _fits(key: str, value: Any, modality: Modality) -> bool:
     if key == "scheme":
-        return (modality.kind == "sequence") == (value == "autoregressive")
+        return value in SCHEMES[modality.kind] and (value != "halton" or len(modality.shape) == 2)
     return _FITS_ONLY.get(key, modality.kind) == modality.kind
 
 

@@ -58,14 +58,14 @@ def test_encoder_slots_by_hand():
     assert slots.position[0, :used].tolist() == [0, 2, 0, 1, 2, 1, 2]
     assert slots.ids[0, :used].tolist() == [[0, -1], [2, -1], [20, -1], [5, -1], [3, -1], [3, 4], [5, 6]]
     assert (slots.vectors["pixels"] == pixels.values).all()
-    assert slots.ids.shape == (1, 32, 2)
+    assert slots.ids.shape == (1, 14, 2)  # never more than there is
     assert not slots.ids[0, used:].any()
     assert {part.dtype for part in (slots.ids, slots.modality, slots.position)} == {np.dtype(np.int32)}
 
 
 def test_nothing_known_gives_one_empty_bucket():
     slots = encoder_slots({}, MODALITIES, rows=3)
-    assert slots.ids.shape == (3, 32, 2)
+    assert slots.ids.shape == (3, 1, 2)
     assert not slots.valid.any()
 
 
@@ -95,32 +95,40 @@ def test_there_are_few_buckets():
     assert {bucket(count, step=8) for count in range(33)} == {8, 16, 24, 32}
 
 
+def said(*log_probs: float) -> np.ndarray:
+    numbers = np.array([log_probs], np.float32)
+    return np.stack([numbers, -2 * numbers], axis=-1)
+
+
 def test_spans_fill_their_gaps():
     known = words([20, 0, 21], "x.x")
     found = gaps(known, WORDS, asked=YES)
     assert (found.count.tolist(), found.open.tolist()) == ([2], [True])
     assert free_tokens(known, found, longest=6).tolist() == [3]  # one place is kept for the end id
     spans = np.array([[30, 31, 6, 32, 3, 0, 0]])
-    filled, scores = fill(known, found, WORDS, spans=spans, log_probs=-np.arange(7.0)[None] - 1)
-    assert filled.values[0, :, 0].tolist() == [20, 30, 31, 21, 32, 3]
-    assert filled.visible.all()
-    assert scores[0, :, 0].tolist() == [0, -1, -2, 0, -4, -5]
+    filled = fill(known, found, WORDS, spans=spans, said=said(*(-np.arange(7.0) - 1)))
+    assert filled.column.values[0, :, 0].tolist() == [20, 30, 31, 21, 32, 3]
+    assert filled.column.length.tolist() == [6]
+    assert filled.log_probs[0, :, 0].tolist() == [0, -1, -2, 0, -4, -5]
+    assert filled.entropies[0, :, 0].tolist() == [0, 2, 4, 0, 8, 10]
 
 
 def test_a_span_closed_without_end_id_gets_one():
     known = words([20], "x")
     found = gaps(known, WORDS, asked=YES)
-    filled, _ = fill(known, found, WORDS, spans=np.array([[30, 6, 0]]), log_probs=np.zeros((1, 3)))
-    assert filled.values[0, :, 0].tolist() == [20, 30, 3, 0, 0, 0]
-    assert filled.visible.sum() == 3
+    filled = fill(known, found, WORDS, spans=np.array([[30, 6, 0]]), said=said(-1, -2, 0))
+    assert filled.column.values[0, :, 0].tolist() == [20, 30, 3, 0, 0, 0]
+    assert filled.column.length.tolist() == [3]
+    assert filled.log_probs[0, :, 0].tolist() == [0, -1, -2, 0, 0, 0]
 
 
 def test_empty_spans():
     known = words([20, 0, 3], "x.x")
     found = gaps(known, WORDS, asked=YES)
     assert not found.open.any()
-    filled, _ = fill(known, found, WORDS, spans=np.array([[6, 0]]), log_probs=np.zeros((1, 2)))
-    assert filled.values[0, :, 0].tolist() == [20, 3, 0, 0, 0, 0]
+    filled = fill(known, found, WORDS, spans=np.array([[6, 0]]), said=said(-1, 0))
+    assert filled.column.values[0, :, 0].tolist() == [20, 3, 0, 0, 0, 0]
+    assert not filled.log_probs.any()
 
 
 def test_columns_become_known():

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from mmtok.generate.filters import draw, filtered
 
 
-def reference(logits: np.ndarray, temperature: float, top_k: int, top_p: float) -> np.ndarray:
+def reference(logits: np.ndarray, temperature: float, top_k: int, top_p: float, min_p: float) -> np.ndarray:
     """Probabilities of one row of distinct logits, in float64."""
     if temperature == 0:
         return np.eye(len(logits))[logits.argmax()]
     p = np.exp((logits - logits.max()) / temperature)
     order = np.argsort(-logits)
+    likely = p >= min_p
     if top_k:
         p[order[top_k:]] = 0
     p /= p.sum()
@@ -26,13 +27,13 @@ def reference(logits: np.ndarray, temperature: float, top_k: int, top_p: float) 
         if total >= top_p:
             break
     result = np.zeros_like(p)
-    result[kept] = p[kept]
+    result[kept] = (p * likely)[kept]
     return result / result.sum()
 
 
-def probabilities(logits, temperature: float, top_k: int = 0, top_p: float = 1.0) -> np.ndarray:
+def probabilities(logits, temperature: float, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0) -> np.ndarray:
     rows = jnp.full(logits.shape[:-1], temperature, jnp.float32)
-    return np.exp(np.asarray(filtered(jnp.asarray(logits), temperature=rows, top_k=top_k, top_p=top_p)))
+    return np.exp(np.asarray(filtered(jnp.asarray(logits), temperature=rows, top_k=top_k, top_p=top_p, min_p=min_p)))
 
 
 @settings(max_examples=25, deadline=None)
@@ -41,11 +42,12 @@ def probabilities(logits, temperature: float, top_k: int = 0, top_p: float = 1.0
     st.sampled_from([0.0, 0.05, 0.7, 1.0, 3.0]),
     st.sampled_from([0, 1, 3, 50]),
     st.sampled_from([0.02, 0.5, 0.9, 1.0]),
+    st.sampled_from([0.0, 0.1, 0.6, 1.0]),
 )
-def test_filters_agree_with_numpy(seed, temperature, top_k, top_p):
+def test_filters_agree_with_numpy(seed, temperature, top_k, top_p, min_p):
     logits = np.random.default_rng(seed).normal(size=(4, 12)).astype(np.float32) * 2
-    found = probabilities(logits, temperature, top_k, top_p)
-    expected = [reference(row.astype(np.float64), temperature, top_k, top_p) for row in logits]
+    found = probabilities(logits, temperature, top_k, top_p, min_p)
+    expected = [reference(row.astype(np.float64), temperature, top_k, top_p, min_p) for row in logits]
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
@@ -60,7 +62,7 @@ def test_temperatures_differ_between_rows():
     logits = np.tile(np.array([0.0, 1.0, 2.0], np.float32), (3, 1))
     log_probs = filtered(jnp.asarray(logits), temperature=jnp.array([0.0, 1.0, 2.0]), top_k=0, top_p=1.0)
     for row, temperature in enumerate([0.0, 1.0, 2.0]):
-        np.testing.assert_allclose(np.exp(log_probs[row]), reference(logits[row], temperature, 0, 1.0), atol=1e-6)
+        np.testing.assert_allclose(np.exp(log_probs[row]), reference(logits[row], temperature, 0, 1.0, 0.0), atol=1e-6)
 
 
 def test_excluded_tokens_stay_excluded():

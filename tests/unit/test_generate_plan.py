@@ -16,6 +16,8 @@ MODALITIES = (
     Modality(name="depth", kind="grid", shape=(4, 4), vocabulary=Vocabulary(size=32)),
     Modality(name="caption", kind="sequence", shape=(12,), vocabulary=TEXT),
     Modality(name="pixels", kind="continuous", shape=(4, 4), channels=12),
+    Modality(name="wave", kind="grid", shape=(16,), vocabulary=Vocabulary(size=8)),
+    Modality(name="score", kind="grid", shape=(1,), vocabulary=Vocabulary(size=8), role="target"),
 )
 
 
@@ -43,18 +45,44 @@ def known(name: str, *, samples: int = 2) -> Known:
         ),
         ({"modality": "depth", "temperature": float("nan")}, "target 'depth': temperature must be 0 (greedy)"),
         ({"modality": "depth", "guidance": float("inf")}, "target 'depth': guidance must be a finite number"),
-        ({"modality": "depth", "scheme": "autoregressive"}, "scheme 'autoregressive' does not fit a grid, use roar or"),
+        (
+            {"modality": "depth", "scheme": "autoregressive"},
+            "scheme 'autoregressive' does not fit a grid, use halton or",
+        ),
         ({"modality": "caption", "scheme": "roar"}, "scheme 'roar' does not fit a sequence, use autoregressive"),
         ({"modality": "caption", "steps": 3}, "target 'caption': steps and schedules belong to grids"),
         ({"modality": "caption", "length": 13}, "length 13 is above the modality's limit of 12 tokens"),
         ({"modality": "caption", "length": 0}, "target 'caption': length must be at least 1"),
         ({"modality": "depth", "length": 3}, "target 'depth': length belongs to sequences"),
+        ({"modality": "depth", "min_p": 1.5}, "target 'depth': min_p must be from 0 (which keeps all) to 1, it is 1.5"),
+        ({"modality": "depth", "noise": -1.0}, "target 'depth': noise must be 0 or a positive number"),
+        ({"modality": "depth", "noise": 1.0}, "target 'depth': noise belongs to scheme 'maskgit'"),
+        (
+            {"modality": "wave", "scheme": "halton"},
+            "target 'wave': scheme 'halton' is for 2-D grids, this one is",
+        ),
+        (
+            {"modality": "caption", "guidance_schedule": "linear"},
+            "target 'caption': steps and schedules belong to grids",
+        ),
+        ({"modality": "depth", "guidance": 2.0, "weights": {"rgb": 1.0}}, "guidance 2 and weights both guide it"),
+        ({"modality": "depth", "weights": {"rgb": float("nan")}}, "the weight of 'rgb' must be a finite number"),
+        (
+            {"modality": "depth", "weights": {"rbg": 1.0}},
+            "unknown condition in the weights of target 'depth' 'rbg'",
+        ),
+        ({"modality": "depth", "weights": {"depth": 1.0}}, "target 'depth': it cannot be a condition of itself"),
+        ({"modality": "depth", "weights": {"score": 1.0}}, "predicts 'score' but cannot read it"),
+        (
+            {"modality": "depth", "weights": {"rgb": 1.0}},
+            "its condition 'rgb' is neither given nor generated before it",
+        ),
         ({"modality": "depth", "temperature_schedule": "linera"}, "unknown temperature schedule 'linera'"),
     ],
 )
 def test_bad_targets(settings, message):
     with pytest.raises(MmtokError) as error:
-        validate((Target(**settings),), {}, MODALITIES)
+        validate((Target(**settings), Target(modality="rgb")), {}, MODALITIES)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -91,7 +119,7 @@ def test_defaults_fit_the_modality():
     rgb, masked, caption = validate(
         (Target(modality="rgb"), Target(modality="depth", scheme="maskgit"), Target(modality="caption")), {}, MODALITIES
     )
-    assert (rgb.scheme, rgb.steps, rgb.token_schedule) == ("roar", 8, "linear")
+    assert (rgb.scheme, rgb.steps, rgb.token_schedule) == ("halton", 8, "linear")
     assert (masked.scheme, masked.token_schedule) == ("maskgit", "cosine")
     assert (caption.scheme, caption.length, caption.steps) == ("autoregressive", 12, None)
 
@@ -105,19 +133,39 @@ def test_describe_says_what_conditions_on_what():
     )
     text = describe(plan, {"rgb": half, "pixels": known("pixels")}, MODALITIES).splitlines()
     assert text[0] == "given: rgb (4 of 16 positions), pixels (16 positions)"
-    assert text[1].startswith("1. depth from rgb, pixels: roar, 16 tokens in 4 linear steps, temperature 1 constant")
+    assert text[1].startswith("1. depth from rgb, pixels: halton, 16 tokens in 4 linear steps, temperature 1 constant")
     assert text[1].endswith("top_p 0.9, guidance 2 (2 passes each)")
     assert text[2].startswith("2. caption from rgb, depth, pixels: autoregressive, at most 12 tokens, temperature 0.3")
     assert text[3].startswith(
-        "3. rgb from depth, caption, pixels, its known part (4 of 16 positions): roar, 12 tokens in 6"
+        "3. rgb from depth, caption, pixels, its known part (4 of 16 positions): halton, 12 tokens in 6"
     )
     assert text[4] == "forward passes: at most 26"
     assert describe(plan[:1], {}, MODALITIES).splitlines()[:2] == [
         "given: nothing",
-        "1. depth from nothing: roar, 16 tokens in 4 linear steps, temperature 1 constant, top_p 0.9",
+        "1. depth from nothing: halton, 16 tokens in 4 linear steps, temperature 1 constant, top_p 0.9",
     ]
 
 
+def test_weighted_conditions_are_described_and_exist_when_they_are_used():
+    plan = (
+        Target(modality="rgb", steps=2),
+        Target(modality="depth", steps=4, weights={"rgb": 2.0, "pixels": -0.5}, guidance_schedule="cosine"),
+    )
+    lines = describe(plan, {"pixels": known("pixels")}, MODALITIES).splitlines()
+    assert lines[2].endswith("guidance rgb=2 pixels=-0.5 cosine (3 passes each)")
+    assert lines[3] == "forward passes: at most 14"
+    with pytest.raises(MmtokError, match="its condition 'rgb' is neither given nor generated before it"):
+        validate(plan[::-1], {"pixels": known("pixels")}, MODALITIES)
+
+
+def test_schemes_fit_the_rank_of_a_grid():
+    depth, wave = validate((Target(modality="depth"), Target(modality="wave")), {}, MODALITIES)
+    assert (depth.scheme, wave.scheme) == ("halton", "roar")
+
+
 def test_plans_are_data():
-    plan = (Target(modality="depth", steps=4, temperature_schedule="onex:0.5:0.5"), Target(modality="caption"))
+    plan = (
+        Target(modality="depth", steps=4, temperature_schedule="onex:0.5:0.5"),
+        Target(modality="caption", weights={"depth": 1.5}),
+    )
     assert tuple(from_json(Target, item, where="plan") for item in to_json(plan)) == plan

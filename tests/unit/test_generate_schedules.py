@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmtok.errors import MmtokError
-from mmtok.generate.schedules import TOKEN_SCHEDULES, cosine, linear, temperatures
+from mmtok.generate.schedules import TOKEN_SCHEDULES, cosine, linear, ramp, temperatures
 
 
 def test_cosine_golden():
@@ -61,3 +61,11 @@ def test_malformed_schedules(schedule):
 def test_unknown_schedule():
     with pytest.raises(MmtokError, match="unknown temperature schedule 'linaer'"):
         temperatures("linaer", 1.0, linear(2, 4))
+
+
+def test_guidance_rises_with_the_share_of_revealed_tokens():
+    counts = np.array([4, 3, 2, 1])
+    assert ramp("constant", counts).tolist() == [1] * 4
+    np.testing.assert_allclose(ramp("linear", counts), [0.4, 0.7, 0.9, 1])
+    np.testing.assert_allclose(ramp("cosine", counts), np.sin(np.pi / 2 * np.array([0.4, 0.7, 0.9, 1])) ** 2)
+    assert ramp("linear", np.array([0, 0])).tolist() == [0, 0]  # nothing to reveal
