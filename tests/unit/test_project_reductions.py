@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from mmtok.batch import TokenColumn
 from mmtok.errors import MmtokError
+from mmtok.generate import Generated, Known
 from mmtok.modality import Modality, Vocabulary
 from mmtok.project.kinds import unit
-from mmtok.project.reductions import check_reduction, reduce
+from mmtok.project.reductions import Likelihood, check_reduction, reduce
 
 
 def shown(show: str, **changes) -> Modality:
@@ -106,3 +108,25 @@ def test_what_else_is_refused():
         reduce(stack(3), "vote", shown("array"))
     with pytest.raises(MmtokError, match="reduce: the answers of 'm' differ in shape"):
         reduce([np.zeros(2, int), np.zeros(3, int)], "vote", shown("array"))
+
+
+def test_the_likelihood_is_the_mean_over_the_tokens_that_were_made():
+    rng = np.random.default_rng(0)
+    visible = np.array([[True, False, False, True], [False] * 4])
+    log_probs = np.where(visible[..., None], 0, -rng.random((2, 4, 2))).astype(np.float32)
+    words = np.array([[[-1.0], [-2.0], [0.0]], [[-3.0], [0.0], [0.0]]], np.float32)
+    made = {
+        "grid": Generated(TokenColumn(np.zeros((2, 4, 2), int), np.array([4, 4])), log_probs, -log_probs),
+        "text": Generated(TokenColumn(np.zeros((2, 3, 1), int), np.array([2, 1])), words, -words),
+    }
+    found = Likelihood.of(
+        made, {"grid": Known(np.zeros((2, 4, 2), int), visible), "text": Known.nothing(TEXT, samples=2)}
+    )
+    np.testing.assert_array_equal(found.count, [2 * 2 + 2, 4 * 2 + 1])
+    np.testing.assert_allclose(found.total, log_probs.sum((1, 2)) + [-3, -3], rtol=1e-6)
+    np.testing.assert_allclose(found.mean, found.total / found.count)
+    alone = Likelihood.of({"text": made["text"]}, {})
+    np.testing.assert_allclose((found + alone).total, found.total - 3)
+    np.testing.assert_allclose(found.summed([np.array([0, 1]), np.array([1])]).count, [15, 9])
+    np.testing.assert_array_equal(found[np.array([1])].count, [9])
+    assert Likelihood(np.zeros(1), np.zeros(1, int)).mean == 0

@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
+from mmtok.batch import TokenColumn
 from mmtok.errors import MmtokError
-from mmtok.project.windows import cut
+from mmtok.modality import Modality, Vocabulary
+from mmtok.project.answers import Answers
+from mmtok.project.reductions import Likelihood
+from mmtok.project.windows import cut, tiled
 
 SIZES = {"rgb": 16, "feature": 4}
 
@@ -39,3 +43,33 @@ def test_all_pictures_are_cut_alike():
 def test_what_cannot_be_cut(sample, sentence):
     with pytest.raises(MmtokError, match=sentence):
         cut(sample, SIZES, overlap=0.5)
+
+
+def test_windows_are_answered_as_one_batch_and_blended_by_answer():
+    again = Modality(name="again", kind="grid", shape=(2, 2), vocabulary=Vocabulary(size=8), show="feature")
+    asked = {}
+
+    def run(samples, numbers, windows):
+        asked.update(numbers=numbers, windows=windows)
+        rows = [(sample, draw) for sample in samples for draw in range(2)]
+        return Answers(
+            given=tuple(sample for sample, _ in rows),
+            made=tuple({"again": sample["rgb"] + 100.0 * draw} for sample, draw in rows),
+            fields={},
+            targets={"again": again},
+            tokens={},
+            columns={"again": TokenColumn(np.zeros((len(rows), 4, 1), int), np.full(len(rows), 4))},
+            likelihood=Likelihood(np.ones(len(rows)), np.ones(len(rows), int)),
+            draws=2,
+        )
+
+    rng = np.random.default_rng(0)
+    samples = [{"rgb": rng.random((16, 28, 3))}, {"rgb": rng.random((20, 16, 3))}]
+    answers = tiled(run, samples, [5, 9], sizes=SIZES, overlap=0.25)
+    assert asked == {"numbers": [5, 5, 9, 9], "windows": [0, 1, 0, 1]}
+    assert len(answers) == 4
+    assert [answer is given for answer, given in zip(answers.given, [samples[0]] * 2 + [samples[1]] * 2)] == [True] * 4
+    for place, (sample, draw) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
+        np.testing.assert_allclose(answers[place]["again"], samples[sample]["rgb"] + 100 * draw)
+    assert answers.likelihood.count.tolist() == [2, 2, 2, 2]
+    assert not answers.columns
