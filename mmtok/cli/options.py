@@ -78,7 +78,7 @@ def _names(value: Any, prefix: str = "") -> Iterator[str]:
             elif dataclasses.is_dataclass(inner) or isinstance(inner, Mapping):
                 yield from _names(inner, f"{prefix}{field.name.replace('_', '-')}.")
             else:
-                yield f"{prefix}{field.name.replace('_', '-')}"
+                yield f"{prefix}{field.name.rstrip('_').replace('_', '-')}"
     elif isinstance(value, Mapping):
         for key, inner in value.items():
             if dataclasses.is_dataclass(inner) or isinstance(inner, Mapping):

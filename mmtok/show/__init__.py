@@ -2,7 +2,7 @@
 
 from mmtok.show.colours import FeatureBasis, feature_basis
 from mmtok.show.curves import curves
-from mmtok.show.files import read_value, write_value
+from mmtok.show.files import read_value, takes_text, write_value
 from mmtok.show.gallery import gallery, sheet
 from mmtok.show.pictures import SHOWS, absent, picture
 from mmtok.show.reconstruction import reconstruction
@@ -18,5 +18,6 @@ __all__ = [
     "read_value",
     "reconstruction",
     "sheet",
+    "takes_text",
     "write_value",
 ]

@@ -55,7 +55,7 @@ WRONG = {
     f"{PHOTO} --to all --recipe from-picture": "unknown recipe 'from-picture'",
     f"{PHOTO} --to depth --then nowhere": "nowhere: no finished model there",
     f"{PHOTO} --to ,": "--to: no target modality given",
-    f"{PHOTO}": "missing from mmtok sample: --to STR",
+    f"{PHOTO}": "--to: no target modality given",
     # what is given
     "--given rgg=photo.png --to depth": "unknown input field 'rgg' (did you mean 'rgb'?)",
     "--given rgb --to depth": "--given rgb: FIELD=VALUE with a value that is not empty was expected",

@@ -189,7 +189,7 @@ def test_dry_run_says_the_plan_and_writes_nothing(tiny, mmtok, photo, tmp_path):
     assert ran.code == 0
     lines = ran.out.splitlines()
     assert lines[0] == "given: pixels (8 of 16 positions), rgb (8 of 16 positions)"
-    assert lines[1].startswith("1. depth from pixels, rgb: roar, 16 tokens in 3 linear steps, temperature 0.3")
+    assert lines[1].startswith("1. depth from pixels, rgb: halton, 16 tokens in 3 linear steps, temperature 0.3")
     assert lines[2].startswith("2. caption from pixels, rgb, depth: autoregressive")
     assert not (tmp_path / "out").exists()
 
