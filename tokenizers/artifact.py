@@ -89,6 +89,11 @@ class Tokenizer(Codec):
         modality = self.modality
         return free(modality.vocabulary) if modality.kind == "sequence" and modality.vocabulary else None
 
+    @property
+    def picture_size(self) -> int | None:
+        """Height and width of the picture (or feature map) it takes; None for what is no picture."""
+        return None
+
     def encode(self, values: Sequence[Any]) -> TokenColumn:
         """Encodes B raw values (see `mmtok.codec.Codec`)."""
         raise NotImplementedError

@@ -110,6 +110,11 @@ class GridTokenizer(NeuralTokenizer, Fitted):
     start: LinearStart | None = dataclasses.field(default=None, repr=False)
 
     @property
+    def picture_size(self) -> int | None:
+        """Height and width in pixels or cells."""
+        return self.config.size
+
+    @property
     def patch(self) -> int:
         """Side of what one token stands for."""
         raise NotImplementedError

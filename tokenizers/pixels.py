@@ -60,6 +60,11 @@ class PixelTokenizer(Tokenizer):
             fingerprint=self.fingerprint,
         )
 
+    @property
+    def picture_size(self) -> int | None:
+        """Height and width in pixels."""
+        return self.config.size
+
     def encode(self, values: Sequence[Any]) -> TokenColumn:
         """Encodes images to uint8 patches (see `mmtok.codec.Codec`)."""
         size, patch, channels = self.config.size, self.config.patch, self.config.channels

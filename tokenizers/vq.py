@@ -142,6 +142,11 @@ class GridVQTokenizer(NeuralTokenizer):
             fingerprint=self.fingerprint,
         )
 
+    @property
+    def picture_size(self) -> int | None:
+        """Height and width in pixels or cells."""
+        return self._encoder_config.size
+
     def prepare(self, values: Sequence[Any]) -> np.ndarray:
         """Returns (B, size, size[, channels]) in the stored dtype; zeros for a None."""
         return self._encoder_config.units.prepare(values, size=self._encoder_config.size, name=self.name)

@@ -16,6 +16,7 @@ from mmtok.files import new_file, new_files, write_json
 from mmtok.progress import say
 from mmtok.project import (
     MANIFEST,
+    MASK,
     RECORDS,
     Box,
     Inputs,
@@ -30,12 +31,14 @@ from mmtok.project import (
     check_fit,
     digest,
     identity,
+    known_parts,
     load_anytoany,
     parse_settings,
     plan_after,
     read_plan,
     read_word,
     repeat,
+    with_mask,
     with_own_settings,
     with_settings,
     work,
@@ -80,10 +83,25 @@ class Options:
     recipe says."""
     samples: int = 1
     """How many different answers to each sample."""
+    best: int = 0
+    """Of the --samples answers, only so many are left: those whose tokens the model finds the most likely."""
+    reduce: Literal["", "mean", "median", "vote"] = ""
+    """Of the --samples answers, one is made, and TARGET_uncertainty says how far they lie apart: mean or median of
+    numbers, the vote for classes."""
+    probabilities: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write log-probabilities and entropies of all tokens too, as .npz, and for pictures a map of the entropies."""
+    tiles: float | None = None
+    """OVERLAP in 0..0.9: a picture larger than the training size is cut into windows of that size, which overlap by at
+    least this share of a side; what is made of them is blended."""
     seed: int = 0
     """The same seed gives the same answers."""
     keep: tuple[str, ...] = ()
     """FIELD=left,top,right,bottom, fractions of the picture's centre square: only this part of it is known."""
+    mask: tuple[str, ...] = ()
+    """FIELD=FILE: a picture of the same proportions, white where the picture is to be painted and black where it is
+    known. With --from, masks are files of the sub-folder or column FIELD.mask."""
+    place: tuple[str, ...] = ()
+    """FIELD=left,top,right,bottom: the picture is put into this part of a square, and the rest is to be painted."""
     scheme: Literal["", "halton", "roar", "maskgit", "autoregressive"] = ""
     """Decoding scheme of the targets it fits; the model's own setting when left out."""
     steps: int | None = None
@@ -125,22 +143,26 @@ def run(command: str, arguments: Sequence[str]) -> None:
 
 def _one(options: Options, model: Loaded, command: str) -> None:
     """One sample, given on the command line."""
-    words = _pairs(options.given, model, "given")
-    job = _job(options, model, words)
+    words, masks = _pairs(options.given, model, "given"), _pairs(options.mask, model, "mask")
+    job = _job(options, model, words, masked=masks)
     job.check(words)
     given = {
         field: read_word(word, model.fields[field], what=f"--given {field}={word}") for field, word in words.items()
     }
+    for field, word in masks.items():
+        given = with_mask(given, field, Path(word))
     if options.dry_run:
-        first = model.known(model.encode([given]), job.keep)
+        (ready,) = job.prepare([given])
+        first = model.known(model.encode([ready]), [known_parts(ready)])
         return _describe(options, job, [first, *job.conditions(words)[1:]])
     answers = job.run([given], batch_size=options.batch_size)
     origins = {field: identity(word, model.fields[field]) for field, word in words.items()}
+    origins |= {f"{field}{MASK}": identity(word, "mask") for field, word in masks.items()}
     with new_files(options.out) as folder:
         many = len(answers) > 1
         files = tuple(
-            write_answer(answer, job.targets, folder, before=f"{place:03d}/" * many)
-            for place, answer in enumerate(answers)
+            write_answer(answers, place, folder, before=f"{place:03d}/" * many, probabilities=options.probabilities)
+            for place in range(len(answers))
         )
         with new_file(folder / "gallery.png") as temporary:
             answers.picture().save(temporary, format="PNG", optimize=True)
@@ -154,7 +176,7 @@ def _many(options: Options, model: Loaded, command: str) -> None:
     fields = tuple(_split(options.fields))
     origin = Origin(path=str(Path(options.from_).resolve()), fields=fields, split=options.split)
     inputs = origin.open(model, asked=_asked(options))
-    job = _job(options, model, inputs.counts, inputs.modalities)
+    job = _job(options, model, inputs.counts, inputs.modalities, masked=inputs.masked)
     job.check(inputs.counts, inputs.modalities)
     if options.dry_run:
         _describe(options, job, job.conditions(inputs.counts, inputs.modalities))
@@ -197,7 +219,14 @@ def _count(options: Options, job: Job, inputs: Inputs) -> None:
 # --- what is asked for -----------------------------------------------------------------------------------------------
 
 
-def _job(options: Options, model: Loaded, fields: Collection[str], taken: Collection[str] = ()) -> Job:
+def _job(
+    options: Options,
+    model: Loaded,
+    fields: Collection[str],
+    taken: Collection[str] = (),
+    *,
+    masked: Collection[str] = (),
+) -> Job:
     """The plans of all models, with every setting.
 
     Args:
@@ -205,13 +234,25 @@ def _job(options: Options, model: Loaded, fields: Collection[str], taken: Collec
       model: The first one.
       fields: Raw fields that are given.
       taken: Modalities that are given as tokens.
+      masked: Raw fields that are given with masks.
     """
     own, common = parse_settings(options.set), _common(options)
     read = read_plan(options.plan) if options.plan else None
-    keep = {field: _box(text, field) for field, text in _pairs(options.keep, model, "keep").items()}
+    keep, place = _boxes(options.keep, model, "keep"), _boxes(options.place, model, "place")
     plan = read.plan if read else _named(options, model, fields)
     stages = (Stage(model, _settled(model, plan, common, own)),)
-    job = Job(stages=stages, seed=options.seed, draws=options.samples, keep=keep)
+    job = Job(
+        stages=stages,
+        seed=options.seed,
+        draws=options.samples,
+        keep=keep,
+        place=place,
+        masked=tuple(masked),
+        tiles=options.tiles,
+        best=options.best,
+        reduce=options.reduce or None,
+        probabilities=options.probabilities,
+    )
     if options.then:
         second, where = load_anytoany(options.then), f"--then {options.then}"
         given = plan_after(job, second, fields, taken=taken, name=where)
@@ -263,6 +304,8 @@ def _check_together(options: Options) -> None:
     """Raises MmtokError for options that exclude or need one another."""
     if options.samples < 1:
         raise MmtokError(f"--samples {options.samples}: at least 1 is needed")
+    if not 0 <= options.best <= options.samples:
+        raise MmtokError(f"--best {options.best}: of --samples {options.samples} answers; draw more or leave it out")
     if options.batch_size < 1:
         raise MmtokError(f"--batch-size {options.batch_size}: at least 1 is needed")
     if options.again:
@@ -278,6 +321,7 @@ def _check_together(options: Options) -> None:
     for name, value, other, there in (
         ("fields", options.fields, "from", options.from_),
         ("split", options.split, "from", options.from_),
+        ("mask", options.mask, "given", options.given),
         ("only", options.only, "again", options.again),
         ("json", options.json, "dry-run", options.dry_run),
     ):
@@ -303,9 +347,13 @@ def _pairs(words: Sequence[str], model: Loaded, option: str) -> dict[str, str]:
     return pairs
 
 
-def _box(text: str, field: str) -> Box:
+def _boxes(words: Sequence[str], model: Loaded, option: str) -> dict[str, Box]:
+    return {field: _box(text, f"--{option} {field}={text}") for field, text in _pairs(words, model, option).items()}
+
+
+def _box(text: str, where: str) -> Box:
     try:
         left, top, right, bottom = map(float, text.split(","))
     except ValueError:
-        raise MmtokError(f"--keep {field}={text}: four numbers left,top,right,bottom in 0..1 were expected") from None
+        raise MmtokError(f"{where}: four numbers left,top,right,bottom in 0..1 were expected") from None
     return left, top, right, bottom

@@ -378,6 +378,7 @@ METRICS: Mapping[str, tuple[Metric, ...]] = {
     "palette": (PALETTE,),
     "values": (VALUES,),
     "feature": (COSINE, RELATIVE),
+    "amount": (RELATIVE,),
     "array": (RELATIVE,),
 }
 """Way to show -> its metrics, the main one first."""

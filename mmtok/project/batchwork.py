@@ -3,22 +3,21 @@
 import dataclasses
 import itertools
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from mmtok.config import to_json
 from mmtok.errors import MmtokError
 from mmtok.files import new_file, write_json
-from mmtok.modality import Modality
 from mmtok.progress import Progress, say
-from mmtok.project.answers import contact_sheet
+from mmtok.project.answers import Answers, contact_sheet
 from mmtok.project.given import Given, Inputs
 from mmtok.project.job import Job
 from mmtok.project.manifest import MANIFEST, Manifest
+from mmtok.project.probabilities import write_probabilities
 from mmtok.project.records import Record, Records
 from mmtok.show import read_value, write_value
 
@@ -31,7 +30,7 @@ class Done:
     """A sample after its batch: its answers, or why there are none."""
 
     given: Given
-    answers: Sequence[Mapping[str, Any]]
+    answers: Answers | None
 
 
 def batches(inputs: Inputs, job: Job, *, batch_size: int) -> list[range]:
@@ -150,7 +149,7 @@ def _overlapped(
 def _computed(job: Job, inputs: Inputs, given: Sequence[Given], *, rows: int, batch_size: int) -> list[Done]:
     """Answers those samples of a batch that can be read; what is wrong with the others stands in their `error`."""
     good = [item for item in given if not item.error]
-    answers: Sequence[Mapping[str, Any]] = ()
+    answers = None
     if good:
         padded = [*good, *good[-1:] * (rows - len(good))]  # one shape for all batches: compiled once
         numbers = [item.number for item in padded]
@@ -166,9 +165,11 @@ def _computed(job: Job, inputs: Inputs, given: Sequence[Given], *, rows: int, ba
             if judged == given:
                 raise
             return _computed(job, inputs, judged, rows=rows, batch_size=batch_size)
-    starts = {item.number: place * job.draws for place, item in enumerate(good)}
+    each, starts = job.answers, {item.number: place * job.answers for place, item in enumerate(good)}
     return [
-        Done(item, [] if item.error else answers[starts[item.number] : starts[item.number] + job.draws])
+        Done(item, answers.take(range(starts[item.number], starts[item.number] + each), draws=each))
+        if answers and not item.error
+        else Done(item, None)
         for item in given
     ]
 
@@ -209,35 +210,40 @@ def _written(done: Done, folder: Path, job: Job) -> Record:
     """Writes the answers to a sample and returns its record."""
     given = done.given
     record = {"number": given.number, "name": given.name, "inputs": given.inputs}
-    if given.error:
+    if done.answers is None:
         return {**record, "error": given.error}
-    many = len(done.answers) > 1
+    many, answers = job.answers > 1, done.answers
+    names = [f"/{given.name}" + f"/{place:03d}" * many for place in range(job.answers)]
     files = [
-        write_answer(answer, job.targets, folder, after=f"/{given.name}" + f"/{place:03d}" * many)
-        for place, answer in enumerate(done.answers)
+        write_answer(answers, place, folder, after=name, probabilities=job.probabilities)
+        for place, name in enumerate(names)
     ]
     return {**record, "files": files}
 
 
 def write_answer(
-    answer: Mapping[str, Any], targets: Mapping[str, Modality], folder: Path, *, before: str = "", after: str = ""
+    answers: Answers, place: int, folder: Path, *, before: str = "", after: str = "", probabilities: bool = False
 ) -> dict[str, str]:
     """Writes each value of an answer in its natural format.
 
     Args:
-      answer: Target -> raw value.
-      targets: How each is shown.
+      answers: Of which one is written.
+      place: Which one.
       folder: Where to write.
       before: What stands before the target's name in the path below `folder`.
       after: What stands behind it; the ending is added.
+      probabilities: Whether those of its tokens are written too.
 
     Returns:
       Target -> path below `folder`.
     """
     paths = {
-        name: write_value(folder / f"{before}{name}{after}", value, targets[name].show)
-        for name, value in answer.items()
+        name: write_value(folder / f"{before}{name}{after}", value, answers.targets[name].show)
+        for name, value in answers[place].items()
     }
+    if probabilities:
+        paths["probabilities"] = folder / f"{before}probabilities{after}.npz"
+        write_probabilities(paths["probabilities"], answers.tokens, answers.targets, row=place)
     return {name: str(path.relative_to(folder)) for name, path in paths.items()}
 
 
@@ -248,17 +254,21 @@ def _gallery(folder: Path, records: Records, job: Job, inputs: Inputs) -> None:
         return
     numbers = [record["number"] for record in shown]
     tokens = inputs.tokens(numbers)
-    given = [item.values for item in inputs.read(numbers)]
+    given = job.prepare([item.values for item in inputs.read(numbers)])
     if tokens:
         decoded = job.model.decode(tokens)
         sources = {name: job.model.modalities[name].source for name in tokens}
         given = [{sources[name]: value for name, value in values.items() if value is not None} for values in decoded]
     made = [
-        {name: read_value(str(folder / file), job.targets[name].show) for name, file in record["files"][0].items()}
+        {
+            name: read_value(str(folder / file), job.outputs[name].show)
+            for name, file in record["files"][0].items()
+            if name in job.outputs
+        }
         for record in shown
     ]
     labels = [record["name"] for record in shown]
     note = f"{len(shown)} of {len(inputs.names)} samples"
-    pixels = contact_sheet(given, made, job.model.sources, job.targets, keep=job.keep, labels=labels, note=note)
+    pixels = contact_sheet(given, made, job.model.sources, job.outputs, labels=labels, note=note)
     with new_file(folder / "gallery.png") as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG", optimize=True)

@@ -50,6 +50,11 @@ class Inputs(Protocol):
         """What is given as tokens."""
         ...
 
+    @property
+    def masked(self) -> Sequence[str]:
+        """Raw fields of which some samples are known in part."""
+        ...
+
     def read(self, numbers: Sequence[int]) -> list[Given]:
         """Reads samples; what is wrong with one of them stands in its `error`."""
         ...

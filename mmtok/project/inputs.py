@@ -4,13 +4,13 @@ import dataclasses
 from collections.abc import Collection
 from pathlib import Path
 
-from mmtok.errors import MmtokError, suggest
+from mmtok.errors import MmtokError, suggest, unknown
 from mmtok.project.folders import read_folder
 from mmtok.project.given import Inputs, check_name
 from mmtok.project.loaded import Loaded
 from mmtok.project.stored import open_store
 from mmtok.project.tables import TABLES, read_table
-from mmtok.project.words import Words
+from mmtok.project.words import MASK, Words
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,7 @@ class Origin:
         ending; or the files of one field: that of `fields`, or else pictures are those of the only field in colour and
         `.txt` those of the only text. Of `x.npy` and `x.png`, as a depth is written, the first is read. A table has
         columns named after raw fields, with values or with files relative to the table, and may have a column `name`.
+        Masks of the pictures of `rgb` are in the sub-folder or column `rgb.mask`.
 
         Args:
           model: Says which raw fields there are.
@@ -48,24 +49,28 @@ class Origin:
         path = Path(self.path)
         if not path.exists():
             raise MmtokError(f"{path}: no such file or folder")
-        model.check_fields(self.fields)
+        masks = {f"{item.source}{MASK}": item.source for item in model.sources.values() if len(item.shape) == 2}
+        masks = {column: field for column, field in masks.items() if column not in model.fields}
+        shows = {**model.fields, **dict.fromkeys(masks, "mask")}
+        for field in self.fields:
+            if field not in shows:
+                raise unknown("input field", field, shows)
         if (path / "mmtok.json").exists():
             return open_store(self.path, model, split=self.split, fields=self.fields, asked=asked)
         if self.split:
             raise MmtokError(f"{path}: no token store, only that has splits ('{self.split}'); leave it out")
         if path.is_dir():
-            samples = read_folder(path, model.fields, self.fields)
+            samples = read_folder(path, shows, self.fields)
         elif path.suffix.lower() in TABLES:
-            samples = read_table(path, model.fields, self.fields)
+            samples = read_table(path, shows, self.fields)
         else:
             raise MmtokError(f"{path}: a folder, a table ({', '.join(TABLES)}) or a token store was expected")
         if not samples:
             raise MmtokError(f"{path}: holds no samples")
         for name in samples:
             check_name(name, where=path)
-        inputs = Words(tuple(samples), tuple(samples.values()), model.fields)
-        counts = inputs.counts
+        there = dict.fromkeys(field for words in samples.values() for field in words)
         for field in self.fields:
-            if field not in counts:
-                raise MmtokError(f"{path}: no sample has the field '{field}'{suggest(field, counts)}")
-        return inputs
+            if field not in there:
+                raise MmtokError(f"{path}: no sample has the field '{field}'{suggest(field, there)}")
+        return Words(tuple(samples), tuple(samples.values()), shows, masks)

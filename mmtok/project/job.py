@@ -1,6 +1,8 @@
 """What is to be made of samples, by one model or by several in a row, and how."""
 
 import dataclasses
+import functools
+import operator
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -10,8 +12,11 @@ from mmtok.batch import TokenColumn
 from mmtok.errors import MmtokError
 from mmtok.generate import Known, Target, describe, validate
 from mmtok.modality import Modality
-from mmtok.project.answers import Answers, Box
+from mmtok.project.answers import Answers, with_entropies, with_uncertainties
 from mmtok.project.loaded import Loaded
+from mmtok.project.reductions import Reduction, check_reduction
+from mmtok.project.regions import Box, Part, check_box, keep_parts, place
+from mmtok.project.windows import check_tiles, cut, tiled
 from mmtok.source import Sample
 
 
@@ -37,12 +42,25 @@ class Job:
       seed: Of all random choices.
       draws: Different answers to each sample.
       keep: Raw field -> the part of the picture that is known.
+      place: Raw field -> the part of a larger picture that the picture given is put into, and which is known.
+      masked: Raw fields of which samples may be known in part for reasons of their own.
+      tiles: Pictures may be larger than the tokenizers take: they are cut into windows that overlap by at least this
+        share of a side, and what is made of them is blended.
+      best: Of the answers to each sample, only so many of the most likely ones are left; 0 leaves all.
+      reduce: Of the answers to each sample, what they have in common is left, and how far they lie apart.
+      probabilities: Log-probabilities and entropies of all tokens are wanted too.
     """
 
     stages: tuple[Stage, ...]
     seed: int = 0
     draws: int = 1
     keep: Mapping[str, Box] = dataclasses.field(default_factory=dict)
+    place: Mapping[str, Box] = dataclasses.field(default_factory=dict)
+    masked: Sequence[str] = ()
+    tiles: float | None = None
+    best: int = 0
+    reduce: Reduction | None = None
+    probabilities: bool = False
 
     def __post_init__(self) -> None:
         if self.draws < 1:
@@ -51,6 +69,13 @@ class Job:
         for name in names:
             if names.count(name) > 1:
                 raise MmtokError(f"target '{name}' occurs twice in the plan; each modality is generated once")
+        if not 0 <= self.best <= self.draws:
+            raise MmtokError(f"best: {self.best} of {self.draws} answers to each sample were asked for; draw more")
+        if self.best and self.reduce:
+            raise MmtokError("best and reduce: answers are either chosen or brought together, give one of the two")
+        if self.probabilities and (self.reduce or self.tiles is not None):
+            what = "answers brought together" if self.reduce else "pictures made of windows"
+            raise MmtokError(f"probabilities are those of tokens, and {what} have none; leave them out")
 
     @property
     def model(self) -> Loaded:
@@ -61,6 +86,39 @@ class Job:
     def targets(self) -> dict[str, Modality]:
         """All that is made, in order."""
         return {name: stage.model.modalities[name] for stage in self.stages for name in stage.targets}
+
+    @property
+    def outputs(self) -> dict[str, Modality]:
+        """All that an answer holds: what is made, and what is said about it."""
+        if self.reduce:
+            return with_uncertainties(self.targets)
+        return with_entropies(self.targets) if self.probabilities else self.targets
+
+    @property
+    def answers(self) -> int:
+        """How many answers to each sample are left in the end."""
+        return 1 if self.reduce else self.best or self.draws
+
+    @property
+    def partial(self) -> set[str]:
+        """Raw fields that may be known in part."""
+        return {*self.keep, *self.place, *self.masked}
+
+    def prepare(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Returns samples of whose pictures only those parts are known that the job says.
+
+        Raises:
+          MmtokError: see `mmtok.project.Part`.
+        """
+        found = {field for field in {*self.keep, *self.place} if any(field in sample for sample in samples)}
+        placed = [
+            {
+                field: place(value, self.place[field]) if field in self.place else value
+                for field, value in sample.items()
+            }
+            for sample in samples
+        ]
+        return keep_parts(placed, {field: self.keep[field] for field in found & {*self.keep}})
 
     def run(
         self,
@@ -79,34 +137,67 @@ class Job:
           batch_size: Answers per compiled step.
 
         Returns:
-          B x draws answers, those of the first sample first.
+          B x `answers` answers, those of the first sample first.
         """
+        samples = self.prepare(samples)
+        numbers = range(len(samples)) if numbers is None else numbers
+
+        def run(parts: Sequence[Sample], numbers: Sequence[int], windows: Sequence[int] | None = None) -> Answers:
+            return self._run(parts, numbers, windows, taken=taken or {}, batch_size=batch_size)
+
+        if self.tiles is None:
+            answers = run(samples, numbers)
+        else:
+            answers = tiled(run, samples, numbers, sizes=self._sizes(samples), overlap=self.tiles)
+        if self.best:
+            answers = answers.best(self.best)
+        if self.reduce:
+            answers = answers.reduced(self.reduce)
+        return answers.with_entropies() if self.probabilities else answers
+
+    def _run(
+        self,
+        samples: Sequence[Sample],
+        numbers: Sequence[int],
+        windows: Sequence[int] | None,
+        *,
+        taken: Mapping[str, TokenColumn],
+        batch_size: int,
+    ) -> Answers:
+        """Answers from one model after the other."""
         row = np.repeat(np.arange(len(samples)), self.draws)
-        passed = {name: column[row] for name, column in (taken or {}).items()}
+        passed = {name: column[row] for name, column in taken.items()}
         parts: list[Answers] = []
         before = None
         for stage in self.stages:
             if before is not None:
                 passed = stage.model.take_over(parts[-1].columns, before.model)
                 samples = [self._read_again(stage, sample) for sample in samples]
-            columns, tokens = stage.model.generate(
+            made = stage.model.generate(
                 samples,
                 stage.plan,
                 seed=self.seed,
                 draws=self.draws,
                 numbers=numbers,
-                keep={} if before else self.keep,
+                windows=windows,
                 taken=passed,
                 batch_size=batch_size,
             )
-            given = [samples[index] for index in row.tolist()]
-            parts.append(stage.model.answers(given, columns, tokens, keep=self.keep))
+            parts.append(made)
             before = stage
         return _joined(parts)
+
+    def _sizes(self, given: Iterable[Collection[str]]) -> dict[str, int]:
+        """Side of a window for each picture that is given."""
+        fields = {field for names in given for field in names}
+        return {field: size for field, size in self.model.picture_sizes.items() if field in fields}
 
     def problem(self, sample: Sample) -> str:
         """Returns why a raw sample cannot be read by the models; "" if it can."""
         try:
+            (sample,) = self.prepare([sample])
+            if self.tiles is not None:
+                cut(sample, self._sizes([sample]), overlap=self.tiles)
             self.model.encode([sample])
             for stage in self.stages[1:]:
                 stage.model.encode([self._read_again(stage, sample)])
@@ -126,6 +217,16 @@ class Job:
             a plan that uses what is not there yet.
         """
         self.model.check_fields(fields)
+        self._check_parts(fields)
+        if self.reduce:
+            for item in self.targets.values():
+                check_reduction(self.reduce, item)
+        if self.tiles is not None:
+            if taken or self.partial:
+                raise MmtokError(
+                    "tiles: whole pictures are cut into windows, neither tokens nor pictures known in part"
+                )
+            check_tiles(self.tiles, self._sizes([fields]), self.targets)
         for field in fields:
             made_from = [item for item in self.model.modalities.values() if item.source == field]
             if not any(item.is_input or item.name in self.stages[0].targets for item in made_from):
@@ -133,31 +234,57 @@ class Job:
         for stage, known in zip(self.stages, self.conditions(fields, taken), strict=True):
             validate(stage.plan, known, stage.model.sampler.modalities)
 
+    def _check_parts(self, fields: Collection[str]) -> None:
+        """Raises MmtokError unless parts are those of given pictures, one part of each."""
+        for option, boxes in (("keep", self.keep), ("place", self.place)):
+            for field, box in boxes.items():
+                if field not in fields:
+                    raise MmtokError(f"{option}: the field '{field}' is not among the given ones")
+                if len(self.model.sources[field].shape) != 2:
+                    raise MmtokError(f"{option}: '{field}' is not a picture; only a picture can be known in part")
+                check_box(box, what=option)
+        for field in fields:
+            if (field in self.keep) + (field in self.place) + (field in self.masked) > 1:
+                raise MmtokError(
+                    f"field '{field}': keep, place and mask each say what is known of it; give one of them"
+                )
+
     def describe(self, conditions: Sequence[Mapping[str, Known]]) -> str:
         """Returns a text that says what will be made from what, how and in how many forward passes."""
         texts = [
             describe(stage.plan, known, stage.model.sampler.modalities)
             for stage, known in zip(self.stages, conditions, strict=True)
         ]
-        return "\nthen, by the second model\n".join(texts)
+        text = "\nthen, by the second model\n".join(texts)
+        if self.tiles is not None:
+            text = f"in each window of the pictures, blended where two overlap, by at least {self.tiles:.0%}:\n{text}"
+        if self.reduce:
+            text += f"\nof {self.draws} answers, the {self.reduce} and how far they lie apart"
+        if self.best:
+            text += f"\nof {self.draws} answers, the {self.best} most likely"
+        return text
 
     def conditions(self, fields: Collection[str], taken: Collection[str] = ()) -> list[dict[str, Known]]:
         """Returns for each stage what is known before it, made up: all tokens of what is given or made by then."""
         names = {*_made_from(self.model, fields), *taken}
-        conditions = [self.model.known(_whole(self.model, names), self.keep)]
+        conditions = [self.model.known(_whole(self.model, names), [{**self.keep, **self.place}])]
         for before, stage in zip(self.stages, self.stages[1:]):
-            names = self.passed_on(before, stage.model, names) | _made_from(stage.model, {*fields} - {*self.keep})
-            conditions.append(stage.model.known(_whole(stage.model, names), {}))
+            names = self.passed_on(before, stage.model, names) | _made_from(stage.model, {*fields} - self.partial)
+            conditions.append(stage.model.known(_whole(stage.model, names)))
         return conditions
 
     def passed_on(self, before: Stage, model: Loaded, names: Iterable[str]) -> set[str]:
         """Returns the modalities that `model` reads of what is known after a stage, which knew `names` before it."""
-        known = {name for name in names if before.model.modalities[name].source not in self.keep} | {*before.targets}
+        known = {name for name in names if before.model.modalities[name].source not in self.partial} | {*before.targets}
         return {name for name in known if name in model.modalities and model.modalities[name].is_input}
 
     def _read_again(self, stage: Stage, sample: Sample) -> Sample:
         """What a later model reads for itself."""
-        return {field: sample[field] for field in sample if field in stage.model.fields and field not in self.keep}
+        return {
+            field: value
+            for field, value in sample.items()
+            if field in stage.model.fields and not isinstance(value, Part)
+        }
 
 
 def plan_after(
@@ -179,7 +306,7 @@ def plan_after(
     passed = job.passed_on(last, model, {*_made_from(last.model, fields), *taken})
     if not passed:
         raise MmtokError(f"{name}: this model reads nothing of what is known after the first")
-    known = {*({*fields} - {*job.keep}) & model.fields.keys(), *(model.modalities[item].source for item in passed)}
+    known = {*({*fields} - job.partial) & model.fields.keys(), *(model.modalities[item].source for item in passed)}
     recipe = model.recipe(given=known)
     return model.plan(model.targets(known, recipe=recipe), recipe=recipe)
 
@@ -210,5 +337,6 @@ def _joined(parts: Sequence[Answers]) -> Answers:
         targets={name: item for part in parts for name, item in part.targets.items()},
         tokens={name: item for part in parts for name, item in part.tokens.items()},
         columns=parts[-1].columns,
-        keep=parts[0].keep,
+        likelihood=functools.reduce(operator.add, (part.likelihood for part in parts)),
+        draws=parts[0].draws,
     )

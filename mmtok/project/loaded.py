@@ -1,27 +1,24 @@
 """A trained model with its tokenizers: raw values in, raw values out."""
 
 import dataclasses
-import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmtok.batch import TokenColumn
-from mmtok.config import from_json
 from mmtok.errors import MismatchError, MmtokError, unknown
-from mmtok.generate import Features, Generated, Known, Sampler, Target
+from mmtok.generate import Features, Known, Sampler, Target
 from mmtok.modality import Modality, by_name
-from mmtok.model import load_model
-from mmtok.project.answers import Answers, Box
+from mmtok.project.answers import Answers
 from mmtok.project.plans import check_fit, with_settings
 from mmtok.project.recipes import Recipe, choose
+from mmtok.project.reductions import Likelihood
+from mmtok.project.regions import Part, Region, keep_parts, known_parts, paste, show_region, whole
 from mmtok.project.scores import Scores
+from mmtok.project.windows import check_tiles, tiled
 from mmtok.source import Sample
-from mmtok.tokenizers.artifact import Tokenizer, load
-
-PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
+from mmtok.tokenizers.artifact import Learned, Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +53,16 @@ class Loaded:
     def fields(self) -> dict[str, str]:
         """Raw field -> how it is shown and read (`mmtok.show`)."""
         return {field: modality.show for field, modality in self.sources.items()}
+
+    @property
+    def picture_sizes(self) -> dict[str, int]:
+        """Raw field -> height and width of the largest picture (or feature map) that the model reads of it."""
+        sizes: dict[str, int] = {}
+        for name, modality in self.modalities.items():
+            size = self.tokenizers[name].picture_size
+            if modality.is_input and size is not None:
+                sizes[modality.source] = max(size, sizes.get(modality.source, 0))
+        return sizes
 
     def recipe(self, name: str = "", *, given: Collection[str] = ()) -> Recipe:
         """Returns a recipe by name, or the default for some raw fields; that of a model without any makes all it can.
@@ -98,7 +105,7 @@ class Loaded:
         given = dict.fromkeys(field for sample in samples for field in sample)
         self.check_fields(given)
         return {
-            name: self.tokenizers[name].encode([sample.get(modality.source) for sample in samples])
+            name: self.tokenizers[name].encode([whole(sample.get(modality.source)) for sample in samples])
             for name, modality in self.modalities.items()
             if modality.source in given
         }
@@ -117,7 +124,8 @@ class Loaded:
         seed: int = 0,
         draws: int = 1,
         numbers: Sequence[int] | None = None,
-        keep: Mapping[str, Box] | None = None,
+        keep: Mapping[str, Region] | None = None,
+        tiles: int | float | None = None,
         batch_size: int = 64,
         **settings: Any,
     ) -> Answers:
@@ -125,13 +133,15 @@ class Loaded:
 
         Args:
           samples: One sample or several: what is given; any subset of the model's raw fields, another one for each
-            sample if need be.
+            sample if need be. A picture may be known in part (`mmtok.project.Part`); what is known of it stays as it is
+            to the pixel in what is made of the same field.
           targets: Modality names, which get the settings of the default recipe, or settings as `plan` returns them.
           seed: Of all random choices.
           draws: Different answers to each sample.
           numbers: Number of each sample, which together with `seed` decides its random choices; None counts from 0.
-          keep: Raw field -> the part of the picture that is known; the rest is unknown, and generated when the field
-            is also a target.
+          keep: Raw field -> the part of the picture that is known, the same in all samples.
+          tiles: Pictures may be larger than the tokenizers take: they are cut into windows that overlap by at least
+            this share of a side, 0 to 0.9, and what is made of the windows is blended (`mmtok.project.tiles`).
           batch_size: Answers per compiled step.
           settings: Fields of `Target` such as `temperature=0.5`, which change all targets whose kind they fit.
 
@@ -144,10 +154,20 @@ class Loaded:
         """
         samples = [samples] if isinstance(samples, Mapping) else list(samples)
         plan = self.chosen(samples, targets, settings)
-        columns, tokens = self.generate(
-            samples, plan, seed=seed, draws=draws, numbers=numbers, keep=keep, batch_size=batch_size
-        )
-        return self.answers([sample for sample in samples for _ in range(draws)], columns, tokens, keep=keep)
+        samples = keep_parts(samples, keep or {})
+        numbers = range(len(samples)) if numbers is None else numbers
+
+        def run(parts: Sequence[Sample], numbers: Sequence[int], windows: Sequence[int] | None = None) -> Answers:
+            return self.generate(
+                parts, plan, seed=seed, draws=draws, numbers=numbers, windows=windows, batch_size=batch_size
+            )
+
+        if tiles is None:
+            return run(samples, numbers)
+        given = {field for sample in samples for field in sample}
+        sizes = {field: size for field, size in self.picture_sizes.items() if field in given}
+        check_tiles(tiles, sizes, {target.modality: self.modalities[target.modality] for target in plan})
+        return tiled(run, samples, numbers, sizes=sizes, overlap=tiles)
 
     def chosen(
         self,
@@ -171,60 +191,72 @@ class Loaded:
         seed: int = 0,
         draws: int = 1,
         numbers: Sequence[int] | None = None,
-        keep: Mapping[str, Box] | None = None,
+        windows: Sequence[int] | None = None,
         taken: Mapping[str, TokenColumn] | None = None,
         batch_size: int = 64,
-    ) -> tuple[dict[str, TokenColumn], dict[str, Generated]]:
-        """Generates targets, in order, as tokens; arguments as for `sample`.
+    ) -> Answers:
+        """Generates targets, in order; `sample` with all settings made.
 
         Args:
           samples: B raw samples.
           plan: Settings as `plan` returns them.
           seed: Of all random choices.
           draws: Different answers to each sample.
-          numbers: Number of each sample.
-          keep: Raw field -> the part of the picture that is known.
+          numbers: Number of each sample; None counts from 0.
+          windows: Number of each sample among those of the same number, such as windows of one picture; None is 0.
           taken: What is known besides, such as the tokens that `take_over` returns; B x draws rows.
           batch_size: Answers per compiled step.
 
         Returns:
-          All that is wholly known then, what was given and what was made, and the latter with its log-probabilities;
-          B x draws rows, those of the first sample first.
+          B x draws answers, those of the first sample first. Known pixels are in them as they were given.
         """
         if draws < 1:
             raise MmtokError(f"draws must be at least 1, it is {draws}")
-        row, numbers = np.repeat(np.arange(len(samples)), draws), range(len(samples)) if numbers is None else numbers
-        keep = keep or {}
+        row, count = np.repeat(np.arange(len(samples)), draws), len(samples)
+        rows = [samples[index] for index in row.tolist()]
+        parts = [known_parts(sample) for sample in rows]
         given = {name: column[row] for name, column in self.encode(samples).items()} | dict(taken or {})
-        made = self.sampler.generate(
-            self.known(given, keep),
+        known = self.known(given, parts)
+        first = np.zeros(count, np.int64) if windows is None else np.asarray(windows) * draws
+        tokens = self.sampler.generate(
+            known,
             tuple(plan),
             seed=seed,
-            samples=[number for number in numbers for _ in range(draws)],
-            draws=[*range(draws)] * len(samples),
+            samples=np.asarray(range(count) if numbers is None else numbers)[row].tolist(),
+            draws=(first[:, None] + np.arange(draws)).ravel().tolist(),
             batch_size=batch_size,
         )
-        columns = {name: column for name, column in given.items() if self.modalities[name].source not in keep}
-        return columns | {name: item.column for name, item in made.items()}, made
-
-    def answers(
-        self,
-        given: Sequence[Sample],
-        columns: Mapping[str, TokenColumn],
-        tokens: Mapping[str, Generated],
-        *,
-        keep: Mapping[str, Box] | None = None,
-    ) -> Answers:
-        """Decodes what `generate` returned."""
+        made = self.decode({name: item.column for name, item in tokens.items()})
         return Answers(
-            given=tuple(given),
-            made=tuple(self.decode({name: item.column for name, item in tokens.items()})),
+            given=tuple(rows),
+            made=tuple(self._with_known(sample, answer) for sample, answer in zip(rows, made, strict=True)),
             fields=self.sources,
             targets={name: self.modalities[name] for name in tokens},
             tokens=tokens,
-            columns=columns,
-            keep=keep or {},
+            columns=self._whole(given, parts) | {name: item.column for name, item in tokens.items()},
+            likelihood=Likelihood.of(tokens, known),
+            draws=draws,
         )
+
+    def _whole(
+        self, columns: Mapping[str, TokenColumn], parts: Sequence[Mapping[str, Region]]
+    ) -> dict[str, TokenColumn]:
+        """The columns, empty in rows that know only a part of the field they are made from."""
+        return {
+            name: _without(column, [self.modalities[name].source in part for part in parts])
+            for name, column in columns.items()
+        }
+
+    def _with_known(self, sample: Sample, answer: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer with the known pixels of pictures that were given in part, in the units of the tokenizer."""
+        pasted = dict(answer)
+        for name, value in answer.items():
+            part, tokenizer = sample.get(self.modalities[name].source), self.tokenizers[name]
+            if isinstance(part, Part) and isinstance(tokenizer, Learned):
+                (given,) = tokenizer.prepare([part.value])
+                if given.size == value.size:  # a decoder may give another size than the encoder takes
+                    pasted[name] = paste(value, given.reshape(value.shape), part.region)
+        return pasted
 
     def decode(self, columns: Mapping[str, TokenColumn]) -> list[dict[str, Any]]:
         """Returns the raw values of token columns, for each sample those of all of them."""
@@ -267,7 +299,7 @@ class Loaded:
                 raise MmtokError(f"output {place}: values of the targets {', '.join(outputs[0])} were expected")
         plan = self.chosen(samples, list(outputs[0]), settings)
         columns = {name: self.tokenizers[name].encode([output[name] for output in outputs]) for name in outputs[0]}
-        known = self.known(self.encode(samples), {})
+        known = self.known(self.encode(samples), [known_parts(sample) for sample in samples])
         return Scores(self.sampler.score(known, plan, columns, seed=seed, samples=numbers, batch_size=batch_size))
 
     def take_over(self, columns: Mapping[str, TokenColumn], maker: "Loaded") -> dict[str, TokenColumn]:
@@ -306,74 +338,24 @@ class Loaded:
                 raise unknown("input modality", name, readable)
         columns = self.encode([samples] if isinstance(samples, Mapping) else samples)
         chosen = {name: column for name, column in columns.items() if name in (only or readable)}
-        return self.sampler.features(self.known(chosen, {}), batch_size=batch_size)
+        return self.sampler.features(self.known(chosen), batch_size=batch_size)
 
-    def known(self, columns: Mapping[str, TokenColumn], keep: Mapping[str, Box]) -> dict[str, Known]:
-        """Returns the columns as known tokens, of which only those inside the kept part are visible."""
-        for field in keep:
-            if field not in {self.modalities[name].source for name in columns}:
-                raise MmtokError(f"keep: the field '{field}' is not among the given ones")
-        return {
-            name: _crop(Known.whole(column), self.modalities[name], keep[self.modalities[name].source])
-            if self.modalities[name].source in keep
-            else Known.whole(column)
-            for name, column in columns.items()
-        }
+    def known(self, columns: Mapping[str, TokenColumn], parts: Sequence[Mapping[str, Region]] = ()) -> dict[str, Known]:
+        """Returns columns as known tokens.
 
-
-def load_anytoany(path: str | os.PathLike) -> Loaded:
-    """Opens a finished model with its tokenizers.
-
-    Args:
-      path: Folder that `mmtok train` wrote, or the name of a model that ships with mmtok (`scenes`).
-
-    Raises:
-      MmtokError: no model there, or a damaged one.
-      MismatchError: its tokenizers are not those it was trained with.
-    """
-    folder = Path(path)
-    if not folder.exists() and (PRETRAINED / str(path)).exists():
-        folder = PRETRAINED / str(path)
-    if not (folder / "config.json").exists():
-        shipped = sorted(item.parent.name for item in PRETRAINED.glob("*/config.json"))
-        raise MmtokError(
-            f"{path}: no finished model there; name the folder of one that `mmtok train` has finished"
-            f" (shipped: {', '.join(shipped) or 'none'})"
-        )
-    model, description = load_model(folder)
-    tokenizers = {}
-    for modality in model.modalities:
-        tokenizer = load(folder / "tokenizers" / modality.name)
-        if tokenizer.modality.fingerprint != modality.fingerprint:
-            raise MismatchError(
-                f"modality '{modality.name}': the model in {folder} was trained with tokenizer {modality.fingerprint},"
-                f" but {folder / 'tokenizers' / modality.name} is {tokenizer.modality.fingerprint}"
-            )
-        tokenizers[modality.name] = tokenizer
-    sampling = {
-        name: from_json(Target, target, where=f"{folder / 'config.json'}: sampling")
-        for name, target in description.get("sampling", {}).items()
-    }
-    recipes = {
-        name: from_json(Recipe, recipe, where=f"{folder / 'config.json'}: recipe '{name}'")
-        for name, recipe in description.get("recipes", {}).items()
-    }
-    grammars = {name: tokenizer.grammar for name, tokenizer in tokenizers.items() if tokenizer.grammar is not None}
-    return Loaded(
-        Sampler(model, grammars=grammars), tokenizers, sampling, recipes, weights=description["weights"]["fingerprint"]
-    )
+        Args:
+          columns: By modality name.
+          parts: For each row, raw field -> the known part; tokens that do not lie wholly in it are hidden.
+        """
+        known = {name: Known.whole(column) for name, column in columns.items()}
+        for name, modality in self.modalities.items():
+            regions = [part.get(modality.source) for part in parts]
+            if name in known and any(region is not None for region in regions):
+                known[name] = show_region(known[name], modality, regions)
+        return known
 
 
-def _crop(known: Known, modality: Modality, box: Box) -> Known:
-    """Hides the positions of a 2-D grid whose centre lies outside `box`."""
-    if len(modality.shape) != 2 or modality.kind == "sequence":
-        raise MmtokError(f"keep: '{modality.name}' is not a picture; only a picture can be known in part")
-    left, top, right, bottom = box
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise MmtokError(
-            f"keep: {box} must be left,top,right,bottom with 0 <= left < right <= 1, 0 <= top < bottom <= 1"
-        )
-    rows, columns = (np.arange(size) + 0.5 for size in modality.shape)
-    rows, columns = rows / modality.shape[0], columns / modality.shape[1]
-    inside = ((rows >= top) & (rows < bottom))[:, None] & ((columns >= left) & (columns < right))
-    return dataclasses.replace(known, visible=known.visible & inside.reshape(-1))
+def _without(column: TokenColumn, absent: Sequence[bool]) -> TokenColumn:
+    """The column without some of its rows, which are empty then."""
+    there = ~np.asarray(absent, bool)
+    return TokenColumn(column.values * there[:, None, None], column.length * there)

@@ -15,10 +15,12 @@ from mmtok.config import from_json, to_json
 from mmtok.errors import MismatchError, MmtokError
 from mmtok.files import read_json
 from mmtok.generate import Target
-from mmtok.project.answers import Box
 from mmtok.project.inputs import Origin
 from mmtok.project.job import Job, Stage
-from mmtok.project.loaded import Loaded, load_anytoany
+from mmtok.project.loaded import Loaded
+from mmtok.project.opening import load_anytoany
+from mmtok.project.reductions import Reduction
+from mmtok.project.regions import Box
 
 MANIFEST = "manifest.json"
 
@@ -74,6 +76,11 @@ class Manifest:
       seed: Of all random choices.
       draws: Answers to each sample.
       keep: Raw field -> the part of the picture that was known.
+      place: Raw field -> the part of a larger picture that the picture given was put into.
+      tiles: Overlap of the windows that pictures were cut into.
+      best: How many of the answers to each sample were left; 0 is all.
+      reduce: How they were brought together.
+      probabilities: Whether those of the tokens were written.
       batch_size: Answers per compiled step.
       origin: Where the samples came from; None where they were given one by one.
       samples: How many there were.
@@ -91,6 +98,11 @@ class Manifest:
     seed: int
     draws: int
     keep: dict[str, Box]
+    place: dict[str, Box]
+    tiles: float | None
+    best: int
+    reduce: Reduction | None
+    probabilities: bool
     batch_size: int
     origin: Origin | None = None
     samples: int = 1
@@ -116,6 +128,11 @@ class Manifest:
             seed=job.seed,
             draws=job.draws,
             keep=dict(job.keep),
+            place=dict(job.place),
+            tiles=job.tiles,
+            best=job.best,
+            reduce=job.reduce,
+            probabilities=job.probabilities,
             batch_size=batch_size,
             **samples,
         )
@@ -145,7 +162,17 @@ class Manifest:
             Stage(record.open(), tuple(target for target in self.plan if target.modality in record.targets))
             for record in self.models
         )
-        return Job(stages=stages, seed=self.seed, draws=self.draws, keep=self.keep)
+        return Job(
+            stages=stages,
+            seed=self.seed,
+            draws=self.draws,
+            keep=self.keep,
+            place=self.place,
+            tiles=self.tiles,
+            best=self.best,
+            reduce=self.reduce,
+            probabilities=self.probabilities,
+        )
 
     def check_inputs(self, names: Sequence[str], *, folder: Path) -> None:
         """Raises MmtokError unless these are the names of the samples."""

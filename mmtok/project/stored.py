@@ -38,6 +38,11 @@ class Stored:
         """What is given as tokens."""
         return list(self.sources)
 
+    @property
+    def masked(self) -> Sequence[str]:
+        """Raw fields of which some samples are known in part: none."""
+        return ()
+
     def read(self, numbers: Sequence[int]) -> list[Given]:
         """Reads samples; what is wrong with one of them stands in its `error`."""
         columns = self.tokens(numbers)

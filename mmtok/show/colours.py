@@ -60,6 +60,12 @@ def relative_depth_colours(depth: np.ndarray) -> Picture:
     return _blank(heat(1 - far), defined)
 
 
+def amount_colours(amounts: np.ndarray, *, most: float) -> Picture:
+    """Amounts from 0 to `most` as colours, dark to bright; NaN is grey."""
+    defined = np.isfinite(amounts)
+    return _blank(heat(np.where(defined, amounts, 0.0).astype(np.float64) / (most or 1.0)), defined)
+
+
 def normal_colours(normal: np.ndarray) -> Picture:
     """Unit vectors to colours, -1..1 as 0..255 per axis; undefined (zero) is grey."""
     defined = np.linalg.norm(normal.astype(np.float64), axis=-1) > 1e-3

@@ -15,9 +15,11 @@ from mmtok.files import new_file, write_json
 from mmtok.images import LARGEST
 from mmtok.show.colours import class_colours
 from mmtok.show.images import read_grey, read_ids, read_millimetres, read_rgb
+from mmtok.show.pictures import picture
 from mmtok.show.structured import persons_from_json, persons_to_json, segments_from_json, segments_to_json
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm")
+_LEAST_SIDE = 256  # pixels of a picture that is only looked at
 _LONGEST_NAME = 255  # characters; longer text cannot be the name of a file
 
 
@@ -26,7 +28,8 @@ def write_value(stem: str | os.PathLike, value: Any, show: str) -> Path:
 
     rgb, grey, normal, sketch: PNG; label, instance: palette PNG whose indices are the ids; edge, mask: grey PNG (0 and
     255); depth: `.npy` in metres and beside it a 16-bit PNG in millimetres (0 where undefined); text: `.txt`; box,
-    pose, segment, palette, values: `.json`; relative_depth, feature, array: `.npy`.
+    pose, segment, palette, values: `.json`; relative_depth, feature, array: `.npy`; amount: `.npy` and beside it a PNG
+    to look at.
 
     Args:
       stem: Path without its ending.
@@ -152,6 +155,12 @@ def _read_depth(text: str) -> np.ndarray:
 def _write_npy(path: Path, value: Any) -> None:
     with new_file(path) as temporary, temporary.open("wb") as file:
         np.save(file, np.asarray(value), allow_pickle=False)
+
+
+def _write_amount(path: Path, value: np.ndarray) -> None:
+    _write_npy(path, value)
+    size = max(_LEAST_SIDE, *value.shape)
+    _write_png(path.with_suffix(".png"), Image.fromarray(picture(value, "amount", size=size)))
 
 
 def _read_npy(path: Path) -> np.ndarray:
@@ -334,6 +343,7 @@ _FORMATS: Mapping[str, _Format] = {
     "palette": _Format(".json", _write_palette, _read_palette),
     "values": _Format(".json", _write_values, _read_values),
     "feature": _Format(".npy", _write_npy, _read_feature),
+    "amount": _Format(".npy", _write_amount, _read_array),
     "array": _Format(".npy", _write_npy, _read_array),
 }
 

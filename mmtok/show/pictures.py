@@ -27,6 +27,7 @@ from mmtok.show.canvas import (
 )
 from mmtok.show.colours import (
     FeatureBasis,
+    amount_colours,
     class_colours,
     depth_colours,
     feature_basis,
@@ -192,6 +193,20 @@ def _feature(value: np.ndarray, look: Look) -> Picture:
     return fit(feature_colours(value, look.basis or feature_basis([value])), size=look.size)
 
 
+def _amount(value: np.ndarray, look: Look) -> Picture:
+    """Dark is none, bright the most there is, which is written on it; not a number is grey."""
+    if value.ndim != 2:
+        return _array(value, look)
+    finite = value[np.isfinite(value)]
+    most = float(finite.max(initial=0))
+    image = Image.fromarray(fit(amount_colours(value, most=most), size=look.size))
+    draw, face, text = ImageDraw.Draw(image), font(max(8, look.size // 14)), f"0 to {most:.3g}"
+    top = look.size - face.size * 1.5
+    draw.rectangle((2, top, face.getlength(text) + 8, look.size - 3), fill=PAPER)
+    draw.text((5, (top + look.size - 3) / 2), text, font=face, fill=INK, anchor="lm")
+    return as_array(image)
+
+
 def _array(value: Any, look: Look) -> Picture:
     if isinstance(value, str):
         return _text(value, look)
@@ -242,6 +257,7 @@ SHOWS: Mapping[str, Callable[[Any, Look], Picture]] = {
     "palette": _palette,
     "values": _values,
     "feature": _feature,
+    "amount": _amount,
     "array": _array,
 }
 """Way to show -> how to draw a raw value."""

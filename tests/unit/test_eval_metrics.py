@@ -47,6 +47,7 @@ def _truths(show: str, metric: metrics.Metric, seed: int, count: int = 5) -> lis
         "palette": lambda: rng.integers(0, 256, (rng.integers(1, 6), 3), dtype=np.uint8),
         "values": lambda: {"a": float(rng.normal()), "b": float(rng.integers(5))},
         "feature": lambda: rng.normal(size=(3, 3, 4)).astype(np.float32),
+        "amount": lambda: rng.random((3, 4)).astype(np.float32),
         "array": lambda: rng.normal(size=(2, 3, 4)).astype(np.float32),
     }[show]
     return [make() for _ in range(count)]

@@ -28,6 +28,7 @@ VALUES = {
     "palette": RNG.integers(0, 256, (3, 3), dtype=np.uint8),
     "values": {"brightness": 0.25, "spheres": 2.0},
     "feature": RNG.normal(size=(2, 3, 4)).astype(np.float32),
+    "amount": RNG.random((3, 4)).astype(np.float32),
     "array": RNG.normal(size=(2, 3, 4, 5)).astype(np.float32),
 }
 

@@ -64,6 +64,7 @@ ARRAYS = {
     "values": st.dictionaries(st.text(max_size=20), st.floats(), max_size=30)
     | hnp.arrays(np.float32, st.integers(0, 40), elements=st.floats(width=32)),
     "feature": hnp.arrays(np.float32, (3, 3, 5), elements=st.floats(-9, 9, width=32)),
+    "amount": hnp.arrays(np.float32, hnp.array_shapes(max_dims=3, max_side=6), elements=st.floats(0, width=16)),
     "array": hnp.arrays(np.float32, hnp.array_shapes(max_dims=4, max_side=6), elements=st.floats(width=16))
     | st.text(max_size=20),
 }
@@ -84,6 +85,13 @@ def test_every_show_draws_a_square_of_bytes(show):
 @pytest.mark.parametrize("shape", [(), (1,), (2, 1), (2, 2, 1), (1, 1, 1, 1), (2, 3, 4, 3)])
 def test_arrays_of_any_rank_are_drawn(shape):
     assert picture(np.ones(shape, np.float32), "array", size=32).shape == (32, 32, 3)
+
+
+def test_bright_is_much_and_grey_where_there_is_no_amount():
+    tile = picture(np.array([[0.0, 1.0], [2.0, np.nan]], np.float32), "amount", size=128).astype(int)
+    none, some, most = (tile[at].sum() for at in ((32, 32), (32, 96), (80, 32)))
+    assert none < some < most
+    assert tile[96, 96].tolist() == [*UNDEFINED]
 
 
 def test_absent_and_unknown():

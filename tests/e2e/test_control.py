@@ -1,0 +1,138 @@
+"""What is known of a picture, several answers in one, and pictures larger than the tokenizers take."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmtok.project import Part, load_anytoany
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    return load_anytoany(tiny.model)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A picture as large as the tokenizers take, one that is not square, and masks."""
+    folder = tmp_path_factory.mktemp("control")
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / "small.png")
+    Image.fromarray(rng.integers(0, 256, (44, 60, 3), dtype=np.uint8)).save(folder / "wide.png")
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:20, :44] = 255
+    Image.fromarray(mask).save(folder / "mask.png")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / "black.png")
+    Image.fromarray(mask[:, :40]).save(folder / "narrow.png")
+    return folder
+
+
+@pytest.fixture
+def sample(tiny, mmtok, folder, tmp_path, monkeypatch):
+    """Runs `mmtok sample` beside the pictures; returns what it wrote."""
+    monkeypatch.chdir(folder)
+
+    def run(*words: str, name: str = "out"):
+        ran = mmtok("sample", "--model", tiny.model, *words, "--out", tmp_path / name)
+        assert ran.code == 0, ran.err
+        return tmp_path / name
+
+    return run
+
+
+def read(path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+HOT = ("--temperature", "1", "--steps", "2", "--guidance", "1")
+
+
+def test_white_of_a_mask_is_painted_and_the_rest_is_as_it_was(sample, folder):
+    words = ("--given", "rgb=small.png", "--mask", "rgb=mask.png", "--to", "rgb", *HOT)
+    a, b = (read(sample(*words, "--seed", seed, name=seed) / "rgb.png").astype(int) for seed in "12")
+    known = np.ones((32, 32), bool)
+    known[:10, :22] = False
+    given = read(folder / "small.png")
+    np.testing.assert_array_equal(a[known], given[known])
+    np.testing.assert_array_equal(b[known], given[known])
+    assert (a[~known] != given[~known]).mean() > 0.5
+    assert (a[~known] != b[~known]).any()
+
+
+def test_a_picture_is_painted_outwards(sample, folder):
+    out = sample("--given", "rgb=small.png", "--place", "rgb=0.25,0.5,0.75,1", "--to", "rgb,depth", *HOT)
+    made, given = read(out / "rgb.png"), Image.open(folder / "small.png").resize((16, 16), Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(made[16:, 8:24].astype(int), np.asarray(given).astype(int), atol=60)
+    assert made.shape == (32, 32, 3)
+    assert json.loads((out / "manifest.json").read_text())["place"] == {"rgb": [0.25, 0.5, 0.75, 1.0]}
+    gallery = read(out / "gallery.png")
+    assert gallery.shape[1] > 3 * 160
+
+
+def test_dry_run_counts_what_is_known(tiny, mmtok, folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(folder)
+    words = ("sample", "--model", tiny.model, "--given", "rgb=small.png", "--to", "rgb", "--out", tmp_path / "x")
+    ran = mmtok(*words, "--mask", "rgb=mask.png", "--dry-run")
+    assert ran.out.splitlines()[0] == "given: pixels (10 of 16 positions), rgb (10 of 16 positions)"
+    ran = mmtok(*words, "--place", "rgb=0,0,0.5,0.5", "--dry-run")
+    assert ran.out.splitlines()[0] == "given: pixels (4 of 16 positions), rgb (4 of 16 positions)"
+
+
+def test_each_sample_of_a_batch_has_its_own_part(model, folder):
+    picture, mask = read(folder / "small.png"), np.ones((32, 32), bool)
+    mask[16:] = False
+    parts = [Part(picture, mask), picture, Part(picture, (0.0, 0.0, 0.5, 1.0))]
+    together = model.sample([{"rgb": part} for part in parts], ["rgb", "depth"], temperature=1.0)
+    for number, part in enumerate(parts):
+        (alone,) = model.sample({"rgb": part}, ["rgb", "depth"], temperature=1.0, numbers=[number])
+        np.testing.assert_array_equal(together[number]["rgb"], alone["rgb"])
+        np.testing.assert_allclose(together[number]["depth"], alone["depth"], rtol=1e-5)
+    np.testing.assert_array_equal(together[0]["rgb"][:16], picture[:16])
+    np.testing.assert_array_equal(together[2]["rgb"][:, :16], picture[:, :16])
+    np.testing.assert_array_equal(together.columns["pixels"].length, [0, 16, 0])
+
+
+def test_masks_of_a_folder_and_of_a_table(tiny, mmtok, folder, tmp_path):
+    for name in ("rgb", "rgb.mask"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+    for name in "ab":
+        (tmp_path / "in" / "rgb" / f"{name}.png").write_bytes((folder / "small.png").read_bytes())
+    (tmp_path / "in" / "rgb.mask" / "b.png").write_bytes((folder / "mask.png").read_bytes())
+    words = ("sample", "--model", tiny.model, "--to", "rgb", *HOT)
+    ran = mmtok(*words, "--from", tmp_path / "in", "--out", tmp_path / "out")
+    assert ran.code == 0, ran.err
+    given = read(folder / "small.png")
+    np.testing.assert_array_equal(read(tmp_path / "out" / "rgb" / "b.png")[10:], given[10:])
+    records = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
+    assert [sorted(record["inputs"]) for record in records] == [["rgb"], ["rgb", "rgb.mask"]]
+    table = tmp_path / "table.csv"
+    table.write_text(f"rgb,rgb.mask\n{folder}/small.png,{folder}/narrow.png\n{folder}/small.png,{folder}/mask.png\n")
+    ran = mmtok(*words, "--from", table, "--out", tmp_path / "table")
+    assert "1 of 2 samples failed" in ran.error
+    failed, fine = (json.loads(line) for line in (tmp_path / "table" / "samples.jsonl").read_text().splitlines())
+    assert "narrow.png: a mask of 40 x 64 does not have the proportions of its picture, 32 x 32" in failed["error"]
+    np.testing.assert_array_equal(read(tmp_path / "table" / fine["files"][0]["rgb"])[10:], given[10:])
+
+
+WRONG = {
+    "--mask rgb=black.png": "black.png: all of the mask is black, so nothing is to be painted",
+    "--mask rgb=small.png": "small.png: a mask is black (known) and white (to be painted), this picture has colours",
+    "--mask rgb=narrow.png": "narrow.png: a mask of 40 x 64 does not have the proportions of its picture, 32 x 32",
+    "--mask depth=mask.png": "mask.png: a mask without a picture of 'depth'",
+    "--mask rgb=nowhere.png": "nowhere.png: no such file",
+    "--mask rgb=mask.png --keep rgb=0,0,1,0.5": "field 'rgb': keep, place and mask each say what is known of it",
+    "--place rgb=0,0,1,1": "place: (0.0, 0.0, 1.0, 1.0) is the whole picture, so nothing is left to be made",
+    "--place rgb=0,0,0.5": "--place rgb=0,0,0.5: four numbers left,top,right,bottom in 0..1 were expected",
+    "--place depth=0,0,0.5,0.5": "place: the field 'depth' is not among the given ones",
+    "--keep rgb=0.4,0.4,0.6,0.6": "keep: none of the 4 x 4 tokens of 'pixels' lies wholly in the known part",
+}
+
+
+@pytest.mark.parametrize(("words", "sentence"), WRONG.items())
+def test_wrong_parts(tiny, mmtok, folder, tmp_path, monkeypatch, words, sentence):
+    monkeypatch.chdir(folder)
+    given = ("--given", "rgb=small.png", "--to", "rgb", "--out", tmp_path / "out")
+    assert sentence in mmtok("sample", "--model", tiny.model, *given, *words.split()).error
+    assert not (tmp_path / "out").exists()
