@@ -11,6 +11,7 @@ from mmtok.project.inputs import Origin
 from mmtok.project.job import Job, Stage, plan_after
 from mmtok.project.loaded import Loaded
 from mmtok.project.manifest import MANIFEST, Manifest, digest
+from mmtok.project.masks import MASK, with_mask
 from mmtok.project.opening import load_anytoany
 from mmtok.project.pictures import Shown, draw
 from mmtok.project.planning import plan_training
@@ -20,7 +21,7 @@ from mmtok.project.regions import Box, Part, Region, keep_parts, known_parts, re
 from mmtok.project.tokenizers import evaluate_tokenizers, open_tokenizers, train_tokenizers
 from mmtok.project.tokens import tokenize_project
 from mmtok.project.training import train_project
-from mmtok.project.words import MASK, identity, read_word, with_mask
+from mmtok.project.words import identity, read_word
 
 __all__ = [
     "MANIFEST",

@@ -124,7 +124,7 @@ class Answers(Sequence[Mapping[str, Any]]):
         )
 
     def with_entropies(self) -> "Answers":
-        """Returns the same with a further value TARGET_entropy for each grid: how unsure the model was of a token."""
+        """Returns the same with a further value TARGET_entropy for each grid: how unsure of each token it was."""
         grids = {name: item for name, item in self.targets.items() if item.kind == "grid"}
         further = [
             {f"{name}_entropy": entropies(self.tokens[name], item, row=row).mean(-1) for name, item in grids.items()}

@@ -4,13 +4,14 @@ import dataclasses
 from collections.abc import Collection
 from pathlib import Path
 
-from mmtok.errors import MmtokError, suggest, unknown
+from mmtok.errors import MmtokError, suggest
 from mmtok.project.folders import read_folder
 from mmtok.project.given import Inputs, check_name
 from mmtok.project.loaded import Loaded
+from mmtok.project.masks import mask_columns
 from mmtok.project.stored import open_store
 from mmtok.project.tables import TABLES, read_table
-from mmtok.project.words import MASK, Words
+from mmtok.project.words import Words
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,12 +50,9 @@ class Origin:
         path = Path(self.path)
         if not path.exists():
             raise MmtokError(f"{path}: no such file or folder")
-        masks = {f"{item.source}{MASK}": item.source for item in model.sources.values() if len(item.shape) == 2}
-        masks = {column: field for column, field in masks.items() if column not in model.fields}
+        masks = mask_columns(model)
         shows = {**model.fields, **dict.fromkeys(masks, "mask")}
-        for field in self.fields:
-            if field not in shows:
-                raise unknown("input field", field, shows)
+        model.check_fields(field for field in self.fields if field not in masks)
         if (path / "mmtok.json").exists():
             return open_store(self.path, model, split=self.split, fields=self.fields, asked=asked)
         if self.split:
@@ -69,8 +67,8 @@ class Origin:
             raise MmtokError(f"{path}: holds no samples")
         for name in samples:
             check_name(name, where=path)
-        there = dict.fromkeys(field for words in samples.values() for field in words)
+        found = dict.fromkeys(field for words in samples.values() for field in words)
         for field in self.fields:
-            if field not in there:
-                raise MmtokError(f"{path}: no sample has the field '{field}'{suggest(field, there)}")
+            if field not in found:
+                raise MmtokError(f"{path}: no sample has the field '{field}'{suggest(field, found)}")
         return Words(tuple(samples), tuple(samples.values()), shows, masks)

@@ -222,7 +222,7 @@ class Loaded:
             known,
             tuple(plan),
             seed=seed,
-            samples=np.asarray(range(count) if numbers is None else numbers)[row].tolist(),
+            samples=[number for number in (range(count) if numbers is None else numbers) for _ in range(draws)],
             draws=(first[:, None] + np.arange(draws)).ravel().tolist(),
             batch_size=batch_size,
         )

@@ -40,7 +40,7 @@ class Stored:
 
     @property
     def masked(self) -> Sequence[str]:
-        """Raw fields of which some samples are known in part: none."""
+        """Raw fields of which some samples are known in part."""
         return ()
 
     def read(self, numbers: Sequence[int]) -> list[Given]:

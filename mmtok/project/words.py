@@ -9,11 +9,8 @@ from typing import Any
 from mmtok.batch import TokenColumn
 from mmtok.errors import MmtokError
 from mmtok.project.given import Given
-from mmtok.project.regions import Part, read_mask
+from mmtok.project.masks import with_mask
 from mmtok.show import read_value, takes_text
-
-MASK = ".mask"
-"""Behind the name of a raw field: the mask of its picture (see `mmtok.project.regions.read_mask`)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,9 +19,9 @@ class Words:
 
     Attributes:
       names: Of the samples.
-      words: Of each sample by raw field, or column of masks: a file, or text and JSON itself.
-      shows: How each is shown and read.
-      masks: Column of masks -> raw field.
+      words: Of each sample by raw field: a file, or text and JSON itself.
+      shows: Raw field -> how it is shown.
+      masks: Name that masks go by in `words` -> the raw field of their pictures.
     """
 
     names: Sequence[str]
@@ -41,7 +38,7 @@ class Words:
     @property
     def masked(self) -> Sequence[str]:
         """Raw fields of which some samples are known in part."""
-        return [field for column, field in self.masks.items() if any(column in words for words in self.words)]
+        return [field for name, field in self.masks.items() if any(name in words for words in self.words)]
 
     @property
     def modalities(self) -> Sequence[str]:
@@ -64,8 +61,8 @@ class Words:
                 inputs[field] = identity(word, self.shows[field])
                 if field not in self.masks:
                     values[field] = read_word(word, self.shows[field], what=f"field '{field}'")
-            for column in words.keys() & self.masks.keys():
-                values = with_mask(values, self.masks[column], Path(words[column]))
+            for name in words.keys() & self.masks.keys():
+                values = with_mask(values, self.masks[name], Path(words[name]))
         except (MmtokError, OSError, ValueError, RecursionError) as error:
             return Given(number, name, {}, inputs, str(error))
         return Given(number, name, values, inputs, "" if values else "nothing is given, every field is empty")
@@ -81,21 +78,6 @@ def read_word(word: str, show: str, *, what: str) -> Any:
     if isinstance(value, str) and not value.strip():
         raise MmtokError(f"{what}: the text is empty")
     return value
-
-
-def with_mask(values: Mapping[str, Any], field: str, path: Path) -> dict[str, Any]:
-    """Returns a sample with a mask laid on the picture of a field.
-
-    Raises:
-      MmtokError: there is no picture, or the mask does not fit.
-    """
-    if field not in values:
-        raise MmtokError(f"{path}: a mask without a picture of '{field}'")
-    known = read_mask(path)
-    try:
-        return {**values, field: Part(values[field], known)}
-    except MmtokError as error:
-        raise MmtokError(f"{path}: {error}") from None
 
 
 def identity(word: str, show: str) -> dict[str, str]:

@@ -136,3 +136,125 @@ def test_wrong_parts(tiny, mmtok, folder, tmp_path, monkeypatch, words, sentence
     given = ("--given", "rgb=small.png", "--to", "rgb", "--out", tmp_path / "out")
     assert sentence in mmtok("sample", "--model", tiny.model, *given, *words.split()).error
     assert not (tmp_path / "out").exists()
+
+
+def test_answers_are_reduced(sample, model, folder):
+    words = ("--given", "rgb=small.png", "--to", "depth", "--samples", "3", *HOT)
+    out = sample(*words, "--reduce", "mean", "--seed", "5")
+    assert {path.name for path in out.iterdir()} == {
+        *("depth.npy", "depth.png", "depth_uncertainty.npy", "depth_uncertainty.png", "gallery.png", "manifest.json")
+    }
+    each = sample(*words, "--seed", "5", name="each")
+    depths = np.stack([np.load(each / f"{number:03d}" / "depth.npy") for number in range(3)])
+    found, defined = np.load(out / "depth.npy"), np.isfinite(depths).all(0)
+    assert defined.any()
+    np.testing.assert_allclose(found[defined], depths[:, defined].mean(0), rtol=1e-5)
+    spread = np.load(out / "depth_uncertainty.npy")
+    np.testing.assert_allclose(spread[defined], depths[:, defined].std(0), rtol=1e-3, atol=1e-4)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["reduce"] == "mean"
+    assert manifest["files"] == [{"depth": "depth.npy", "depth_uncertainty": "depth_uncertainty.npy"}]
+
+
+def test_the_most_likely_answers_are_left_and_their_probabilities_written(sample):
+    words = ("--given", "rgb=small.png", "--to", "depth,caption", "--set", "caption.length=5", "--samples", "4", *HOT)
+    every = sample(*words, "--probabilities", name="every")
+    means = []
+    for number in range(4):
+        with np.load(every / f"{number:03d}" / "probabilities.npz") as arrays:
+            assert arrays["depth.log_probs"].shape == arrays["depth.tokens"].shape == (4, 4, 1)
+            assert len(arrays["caption.entropies"]) == len(arrays["caption.tokens"]) <= 5
+            assert arrays["depth.tokens"].dtype == np.int32
+            assert all((arrays[name] >= 0).all() for name in ("depth.entropies", "caption.entropies"))
+            parts = [arrays[f"{name}.log_probs"].ravel() for name in ("depth", "caption")]
+            assert all((part <= 0).all() for part in parts)
+            means.append(np.concatenate(parts).mean())
+            entropies = arrays["depth.entropies"][..., 0]
+        np.testing.assert_array_equal(np.load(every / f"{number:03d}" / "depth_entropy.npy"), entropies)
+    best = sample(*words, "--best", "2", name="best")
+    for place, number in enumerate(np.argsort(means)[::-1][:2]):
+        for file in ("depth.npy", "caption.txt"):
+            assert (best / f"{place:03d}" / file).read_bytes() == (every / f"{number:03d}" / file).read_bytes()
+    assert not (best / "002").exists()
+
+
+def test_the_best_by_a_score_of_ones_own(model, folder):
+    answers = model.sample({"rgb": read(folder / "small.png")}, "camera", draws=5, temperature=2.0)
+    best = answers.best(2, score=lambda answer: answer["camera"][0])
+    first = sorted((answer["camera"][0] for answer in answers), reverse=True)
+    assert [answer["camera"][0] for answer in best] == first[:2]
+    assert len(best.tokens["camera"].log_probs) == best.draws == len(best.given) == 2
+    median = answers.reduced("median")
+    np.testing.assert_allclose(median[0]["camera"], np.median([a["camera"] for a in answers], axis=0), rtol=1e-6)
+    assert len(median) == 1
+    assert median.picture().width > 3 * 160
+
+
+def test_a_large_picture_is_sampled_in_windows(sample, model, folder):
+    words = ("--given", "rgb=wide.png", "--to", "depth", "--steps", "2", "--temperature", "1", "--tiles", "0.25")
+    out = sample(*words, "--batch-size", "4")
+    depth = np.load(out / "depth.npy")
+    assert depth.shape == (44, 60)
+    again = model.sample(
+        {"rgb": read(folder / "wide.png")}, "depth", tiles=0.25, steps=2, temperature=1.0, batch_size=3
+    )
+    np.testing.assert_allclose(again[0]["depth"], depth, rtol=1e-4)
+    small = {"rgb": read(folder / "small.png")}
+    (plain,), (tiled,) = (model.sample(small, "depth", tiles=tiles) for tiles in (None, 0.5))
+    np.testing.assert_allclose(tiled["depth"], plain["depth"], rtol=1e-6)
+    assert len(again) == 1
+    assert again.likelihood.count.tolist() == [6 * 16]
+    reduced = model.sample([{"rgb": read(folder / "wide.png")}] * 2, "depth", tiles=0.0, draws=2).reduced()
+    assert [answer["depth_uncertainty"].shape for answer in reduced] == [(44, 60)] * 2
+
+
+def test_a_folder_of_large_pictures(tiny, mmtok, folder, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("small", "wide"):
+        (tmp_path / "in" / f"{name}.png").write_bytes((folder / f"{name}.png").read_bytes())
+    Image.fromarray(np.zeros((31, 40, 3), np.uint8)).save(tmp_path / "in" / "tiny.png")
+    words = ("--to", "depth", "--tiles", "0.5", "--samples", "2", "--reduce", "median", "--steps", "1")
+    ran = mmtok("sample", "--model", tiny.model, "--from", tmp_path / "in", *words, "--out", tmp_path / "out")
+    assert "1 of 3 samples failed" in ran.error
+    records = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
+    assert [record.get("error", "")[:42] for record in records] == [
+        "",
+        "tiles: the picture of 40 x 31 pixels is sm",
+        "",
+    ]
+    assert np.load(tmp_path / "out" / "depth" / "wide.npy").shape == (44, 60)
+    assert np.load(tmp_path / "out" / "depth_uncertainty" / "wide.npy").shape == (44, 60)
+    ran = mmtok("sample", "--again", tmp_path / "out", "--only", "wide", "--out", tmp_path / "again")
+    assert ran.code == 0, ran.err
+    for name in ("depth", "depth_uncertainty"):
+        file = f"{name}/wide.npy"
+        assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "out" / file).read_bytes()
+
+
+WRONG_ANSWERS = {
+    "--samples 2 --reduce mean --to caption": "reduce: several answers of 'caption' (shown as text) cannot be brought",
+    "--samples 2 --reduce vote --to depth": "reduce: 'depth' holds numbers, only classes are voted on; use mean",
+    "--samples 2 --best 3 --to depth": "--best 3: of --samples 2 answers",
+    "--samples 2 --best 1 --reduce mean --to depth": "best and reduce: answers are either chosen or brought together",
+    "--samples 2 --reduce mean --probabilities --to depth": "probabilities are those of tokens, and answers brought",
+    "--tiles 0.5 --probabilities --to depth": "probabilities are those of tokens, and pictures made of windows have",
+    "--tiles 1 --to depth": "tiles: the overlap of two windows is a share of their side, 0 to 0.9; it is 1",
+    "--tiles 0.5 --to caption": "tiles: 'caption' (shown as text) belongs to a whole picture",
+    "--tiles 0.5 --to rgb --keep rgb=0,0,1,0.5": "tiles: whole pictures are cut into windows, neither tokens nor",
+}
+
+
+@pytest.mark.parametrize(("words", "sentence"), WRONG_ANSWERS.items())
+def test_wrong_answers(tiny, mmtok, folder, tmp_path, monkeypatch, words, sentence):
+    monkeypatch.chdir(folder)
+    given = ("--given", "rgb=small.png", "--out", tmp_path / "out")
+    assert sentence in mmtok("sample", "--model", tiny.model, *given, *words.split()).error
+    assert not (tmp_path / "out").exists()
+
+
+def test_dry_run_says_what_becomes_of_the_answers(tiny, mmtok, folder, tmp_path):
+    words = ("--given", f"rgb={folder / 'wide.png'}", "--to", "depth", "--tiles", "0.25", "--samples", "3")
+    ran = mmtok("sample", "--model", tiny.model, *words, "--reduce", "mean", "--dry-run", "--out", tmp_path / "x")
+    lines = ran.out.splitlines()
+    assert lines[0] == "in each window of the pictures, blended where two overlap, by at least 25%:"
+    assert lines[-1] == "of 3 answers, the mean and how far they lie apart"
