@@ -13,7 +13,7 @@ from mmtok.grammar import ILLEGAL, Grammar
 from mmtok.interop.fourm.forms import METADATA, PERSON
 from mmtok.interop.fourm.texts import FourMTextConfig, FourMTextTokenizer
 from mmtok.modality import Vocabulary
-from mmtok.project.loaded import PRETRAINED
+from mmtok.project.opening import PRETRAINED
 from mmtok.scenes import samples
 from mmtok.tokenizers.artifact import Tokenizer, create, load
 from mmtok.tokenizers.coordinates import BoxConfig, MetadataConfig, PaletteConfig
