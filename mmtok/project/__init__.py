@@ -9,9 +9,10 @@ from mmtok.project.given import Inputs
 from mmtok.project.initial import Initial
 from mmtok.project.inputs import Origin
 from mmtok.project.job import Job, Stage, plan_after
-from mmtok.project.loaded import Loaded, load_anytoany
+from mmtok.project.loaded import Loaded
 from mmtok.project.manifest import MANIFEST, Manifest, digest
 from mmtok.project.masks import MASK, with_mask
+from mmtok.project.opening import load_anytoany
 from mmtok.project.pictures import Shown, draw
 from mmtok.project.planning import plan_training
 from mmtok.project.plans import Plan, PlanFile, check_fit, parse_settings, read_plan, with_own_settings, with_settings

@@ -8,7 +8,8 @@ from mmtok.eval.harness import Evaluation, Example, evaluate
 from mmtok.files import new_file, write_json
 from mmtok.progress import say
 from mmtok.project.config import Project
-from mmtok.project.loaded import Loaded, load_anytoany
+from mmtok.project.loaded import Loaded
+from mmtok.project.opening import load_anytoany
 from mmtok.project.pictures import draw
 from mmtok.show import gallery
 from mmtok.source import Sample, Source

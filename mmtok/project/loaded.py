@@ -1,19 +1,15 @@
 """A trained model with its tokenizers: raw values in, raw values out."""
 
 import dataclasses
-import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmtok.batch import TokenColumn
-from mmtok.config import from_json
 from mmtok.errors import MismatchError, MmtokError, unknown
 from mmtok.generate import Features, Known, Sampler, Target
 from mmtok.modality import Modality, by_name
-from mmtok.model import load_model
 from mmtok.project.answers import Answers
 from mmtok.project.plans import check_fit, with_settings
 from mmtok.project.recipes import Recipe, choose
@@ -22,9 +18,7 @@ from mmtok.project.regions import Part, Region, keep_parts, known_parts, paste, 
 from mmtok.project.scores import Scores
 from mmtok.project.windows import check_tiles, tiled
 from mmtok.source import Sample
-from mmtok.tokenizers.artifact import Learned, Tokenizer, load
-
-PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
+from mmtok.tokenizers.artifact import Learned, Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -359,49 +353,6 @@ class Loaded:
             if name in known and any(region is not None for region in regions):
                 known[name] = show_region(known[name], modality, regions)
         return known
-
-
-def load_anytoany(path: str | os.PathLike) -> Loaded:
-    """Opens a finished model with its tokenizers.
-
-    Args:
-      path: Folder that `mmtok train` wrote, or the name of a model that ships with mmtok (`scenes`).
-
-    Raises:
-      MmtokError: no model there, or a damaged one.
-      MismatchError: its tokenizers are not those it was trained with.
-    """
-    folder = Path(path)
-    if not folder.exists() and (PRETRAINED / str(path)).exists():
-        folder = PRETRAINED / str(path)
-    if not (folder / "config.json").exists():
-        shipped = sorted(item.parent.name for item in PRETRAINED.glob("*/config.json"))
-        raise MmtokError(
-            f"{path}: no finished model there; name the folder of one that `mmtok train` has finished"
-            f" (shipped: {', '.join(shipped) or 'none'})"
-        )
-    model, description = load_model(folder)
-    tokenizers = {}
-    for modality in model.modalities:
-        tokenizer = load(folder / "tokenizers" / modality.name)
-        if tokenizer.modality.fingerprint != modality.fingerprint:
-            raise MismatchError(
-                f"modality '{modality.name}': the model in {folder} was trained with tokenizer {modality.fingerprint},"
-                f" but {folder / 'tokenizers' / modality.name} is {tokenizer.modality.fingerprint}"
-            )
-        tokenizers[modality.name] = tokenizer
-    sampling = {
-        name: from_json(Target, target, where=f"{folder / 'config.json'}: sampling")
-        for name, target in description.get("sampling", {}).items()
-    }
-    recipes = {
-        name: from_json(Recipe, recipe, where=f"{folder / 'config.json'}: recipe '{name}'")
-        for name, recipe in description.get("recipes", {}).items()
-    }
-    grammars = {name: tokenizer.grammar for name, tokenizer in tokenizers.items() if tokenizer.grammar is not None}
-    return Loaded(
-        Sampler(model, grammars=grammars), tokenizers, sampling, recipes, weights=description["weights"]["fingerprint"]
-    )
 
 
 def _without(column: TokenColumn, absent: Sequence[bool]) -> TokenColumn:

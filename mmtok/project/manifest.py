@@ -17,7 +17,8 @@ from mmtok.files import read_json
 from mmtok.generate import Target
 from mmtok.project.inputs import Origin
 from mmtok.project.job import Job, Stage
-from mmtok.project.loaded import Loaded, load_anytoany
+from mmtok.project.loaded import Loaded
+from mmtok.project.opening import load_anytoany
 from mmtok.project.reductions import Reduction
 from mmtok.project.regions import Box
 

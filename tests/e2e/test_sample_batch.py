@@ -350,6 +350,9 @@ WRONG = {
     f"{FROM} {TO} --set depth.steps=99": "target 'depth': 99 steps are more than its 16 tokens",
     f"{FROM} {TO} --set depth.top_p=0": "target 'depth': top_p must be above 0 and at most 1",
     f"{FROM} {TO} --set depth.length=3": "target 'depth': length belongs to sequences",
+    f'{FROM} {TO} --set depth.weights={{"caption":2}}': (
+        "target 'depth': its condition 'caption' is neither given nor generated before it"
+    ),
     f"{FROM} --to caption --steps 3": "steps = 3 fits none of the targets caption",
     f"{FROM} --plan flat.json": "flat.json: unknown key 'modality'",
     f"{FROM} --plan key.json": "key.json: unknown key 'stpes' (did you mean 'steps'?)",
