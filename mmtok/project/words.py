@@ -61,8 +61,8 @@ class Words:
                 inputs[field] = identity(word, self.shows[field])
                 if field not in self.masks:
                     values[field] = read_word(word, self.shows[field], what=f"field '{field}'")
-            for name in words.keys() & self.masks.keys():
-                values = with_mask(values, self.masks[name], Path(words[name]))
+            for column in words.keys() & self.masks.keys():
+                values = with_mask(values, self.masks[column], Path(words[column]))
         except (MmtokError, OSError, ValueError, RecursionError) as error:
             return Given(number, name, {}, inputs, str(error))
         return Given(number, name, values, inputs, "" if values else "nothing is given, every field is empty")
