@@ -1,118 +1,77 @@
-"""Sampling speed of a model of 4M-7's modalities with random weights, compile time and steady time apart.
+"""Sampling speed of a model of 4M-7's modalities with random weights, beside a plain implementation.
 
     python scripts/bench_sampling.py                      # size B, batches of 1 and 8, float32
     python scripts/bench_sampling.py --size L --dtype bfloat16 --batches 32 256
 
-Three tasks: pixels -> caption of 255 tokens, greedily; pixels -> depth in one step; caption -> picture in 25 steps with
-guidance. Beside them stands what the time cannot go below: of captions the decoder's weights read once a token, of
-grids the model's operations at the speed of a large matrix product, both measured here.
+The table is that of `mmtok bench sample`. The plain implementation (`tests/reference/sampling.py`) runs everything at
+full length and remembers nothing; of its captions only the first words are timed, each of which costs the same.
 """
 
-import dataclasses
+import sys
 import time
-from typing import Literal
+from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
-from flax import nnx
 
-from mmtok.generate import Known, Sampler, Target
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from mmtok.cli.bench import Sample
+from mmtok.generate import Known, context
+from mmtok.generate.schedules import linear
 from mmtok.interop.fourm.modalities import MODALITIES
-from mmtok.modality import Modality
-from mmtok.model import AnyToAny, named_parameters, sized
-from mmtok.train.speed import measure_peak
+from mmtok.project import sampling_speed as speed
+from reference import sampling as plain
 
-NAMES = ("caption", "det", "rgb@224", *(f"tok_{name}@224" for name in ("clip", "depth", "normal", "rgb", "semseg")))
-CAPTION, WORDS = 255, 30
+WORDS = 8  # that the plain implementation is timed on
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What to measure.
-
-    Attributes:
-      size: Of the model.
-      dtype: Of matrix products.
-      batches: Samples made at once.
-      repeats: Of each measurement; the fastest counts.
-    """
-
-    size: str = "B"
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    batches: tuple[int, ...] = (1, 8)
-    repeats: int = 2
+def slots(known: dict, model, *, rows: int):
+    """What the encoder reads, with a slot for every position of what is known and of the target."""
+    shown = {name: context.show(item, MODALITIES[name], asked=np.ones(rows, bool)) for name, item in known.items()}
+    return context.encoder_slots(shown, model.modalities, rows=rows, size=sum(MODALITIES[n].size for n in shown))
 
 
-def known(modality: Modality, batch: int, tokens: int) -> Known:
-    """Random contents of the first `tokens` positions."""
-    rng, shape = np.random.default_rng(0), (batch, modality.size)
-    visible = np.broadcast_to(np.arange(modality.size) < tokens, shape)
-    if modality.kind == "continuous":
-        return Known(rng.uniform(0, 255, (*shape, modality.channels)).astype(np.float32), visible)
-    ids = rng.integers(5000, modality.vocab_size, (*shape, 1))
-    ids[:, tokens - 1] = 3
-    return Known(np.where(visible[..., None], ids, 0), visible)
-
-
-def read_rate() -> float:
-    """Bytes per second that a sum reads from memory."""
-    array, total = jnp.ones(2**27, jnp.float32), jax.jit(jnp.sum)
-    total(array).block_until_ready()
-    times = []
-    for _ in range(5):
+def plain_seconds(model, run, task: str, batch: int) -> float:
+    """Seconds of the plain implementation for all tokens of a task."""
+    target = MODALITIES[speed.TASKS[task].modality]
+    index = model.modalities.index(target)
+    known = speed.given(task, batch)
+    nothing = Known.nothing(target, samples=batch)
+    if target.kind == "sequence":
+        pending = slots(known | {target.name: nothing}, model, rows=batch)
         began = time.perf_counter()
-        total(array).block_until_ready()
-        times.append(time.perf_counter() - began)
-    return array.nbytes / min(times)
+        plain.greedy_sequence(run, pending, target, index, length=target.size, codes=1, most=WORDS)
+        return (time.perf_counter() - began) * speed.CAPTION / WORDS
 
+    def encoder(ids, visible, conditional):
+        here = Known(ids[..., None], visible)
+        given = known if conditional else {name: item.hidden() for name, item in known.items()}
+        return slots(given | {target.name: here}, model, rows=batch)
 
-def floors(model: AnyToAny, batch: int, *, peak: float, reading: float) -> dict[str, float]:
-    """Seconds that no sampler can go below, by task."""
-    sizes = {name: value.size for name, value in named_parameters(model).items() if name.endswith("kernel")}
-    encoder, decoder = (sum(size for name, size in sizes.items() if name.startswith(side)) for side in ("enc", "dec"))
-    width, words, codes = model.config.dim, 30_000, 8192
-    caption = CAPTION * 4 * (decoder + words * width) / reading
-    depth = 2 * batch * 196 * (encoder + decoder + codes * width) / peak
-    steps = [round(196 * step / 25) + WORDS for step in range(25)]
-    picture = 2 * 2 * batch * sum(tokens * encoder + 8 * (decoder + 16_384 * width) for tokens in steps) / peak
-    return {"pixels -> caption": caption, "pixels -> depth": depth, "caption -> picture": picture}
+    steps, guidance = speed.TASKS[task].steps or 1, speed.TASKS[task].guidance
+    order = np.argsort(np.random.default_rng(0).random((batch, target.size)), axis=1)
+    counts = linear(steps, target.size).tolist()
+    began = time.perf_counter()
+    plain.greedy_grid(run, encoder, target, index, order=order, counts=counts, guidance=guidance, codes=1)
+    return time.perf_counter() - began
 
 
 def main() -> None:
-    """Prints the table."""
-    options = tyro.cli(Options, description=__doc__)
-    modalities = tuple(MODALITIES[name] for name in NAMES)
-    table = dict(zip(NAMES, modalities))
-    model = AnyToAny(sized(options.size, dtype=options.dtype), modalities, rngs=nnx.Rngs(0))
-    sampler = Sampler(model)
-    peak, reading = measure_peak(jax.local_devices()[0]), read_rate()
-    print(f"matrix products {peak / 1e9:.0f} GFLOP/s, memory {reading / 1e9:.1f} GB/s\n")
-    print("| task | batch | compile s | s | s per sample | floor s | times the floor |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for batch in options.batches:
-        pixels = {"rgb@224": known(table["rgb@224"], batch, 196)}
-        sentence = {"caption": known(table["caption"], batch, WORDS)}
-        guided = Target(modality="tok_rgb@224", scheme="roar", steps=25, temperature=3.0, guidance=2.0)
-        tasks = {
-            "pixels -> caption": (pixels, Target(modality="caption", temperature=0.0)),
-            "pixels -> depth": (pixels, Target(modality="tok_depth@224", steps=1, temperature=0.0)),
-            "caption -> picture": (sentence, guided),
-        }
-        floor = floors(model, batch, peak=peak, reading=reading)
-        for name, (given, target) in tasks.items():
-            times = []
-            for _ in range(1 + options.repeats):
-                began = time.perf_counter()
-                sampler.sample(given, (target,), batch_size=batch)
-                times.append(time.perf_counter() - began)
-            steady = min(times[1:])
-            print(
-                f"| {name} | {batch} | {times[0] - steady:.1f} | {steady:.2f} | {steady / batch:.2f}"
-                f" | {floor[name]:.2f} | {steady / floor[name]:.1f} |",
-                flush=True,
-            )
+    """Prints both tables."""
+    options = tyro.cli(Sample, description=__doc__)
+    model = speed.random_model(options.size, options.dtype)
+    print(speed.HEADER)
+    found = []
+    for item in speed.measure_sampling(model, batches=options.batches, repeats=options.repeats):
+        print(item, flush=True)
+        found.append(item)
+    run = plain.compiled(model)
+    print("\n| task | batch | plain s | times as fast |\n| --- | ---: | ---: | ---: |")
+    for item in found:
+        plain_seconds(model, run, item.task, item.batch)  # compiles
+        seconds = plain_seconds(model, run, item.task, item.batch)
+        print(f"| {item.task} | {item.batch} | {seconds:.1f} | {seconds / item.steady:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

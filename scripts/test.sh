@@ -6,4 +6,5 @@ ruff check .
 ruff format --check .
 PYTHONPATH=. lint-imports
 pyright
-exec pytest -n "${TEST_PROCESSES:-2}" "$@"
+# by file: what the tests of a file share is made once
+exec pytest -n "${TEST_PROCESSES:-2}" --dist loadfile --no-loadscope-reorder "$@"

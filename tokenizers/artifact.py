@@ -83,7 +83,7 @@ class Tokenizer(Codec):
         """The modality its tokens belong to."""
         raise NotImplementedError
 
-    @property
+    @functools.cached_property
     def grammar(self) -> Grammar | None:
         """Which token sequences `decode` can read as a whole; None for what is no sequence."""
         modality = self.modality
@@ -101,6 +101,19 @@ class Tokenizer(Codec):
     def decode(self, column: TokenColumn) -> list[Any]:
         """Decodes B token samples (see `mmtok.codec.Codec`)."""
         raise NotImplementedError
+
+    @property
+    def decoding_steps(self) -> int | None:
+        """Passes through the network that `decode` makes; None where there is no choice."""
+        return None
+
+    def with_decoding_steps(self, steps: int) -> "Tokenizer":
+        """Returns this tokenizer with another number of passes; tokens, fingerprint and what is saved stay the same.
+
+        Raises:
+          MmtokError: there is no choice, or not this one.
+        """
+        raise MmtokError(f"tokenizer '{self.name}' decodes in one pass; leave out the number of steps")
 
     def expected(self) -> Mapping[str, tuple[tuple[int, ...], Any]]:
         """Returns shape and dtype by name of the arrays that a complete tokenizer of this config has."""

@@ -13,9 +13,11 @@ import numpy as np
 
 from mmtok.batch import TokenColumn
 from mmtok.errors import MmtokError, unknown
+from mmtok.grammar import Grammar
 from mmtok.modality import Modality
+from mmtok.tokenizers import coordinate_grammars as grammars
 from mmtok.tokenizers.artifact import Fitted, Tokenizer
-from mmtok.tokenizers.sequences import AXES, Coordinates, ids_of, pack
+from mmtok.tokenizers.sequences import AXES, Coordinates, ids_of, ordered, pack
 
 _SLACK = 1e-3  # by which a box may leave the picture through rounding
 
@@ -109,6 +111,11 @@ class BoxTokenizer(CoordinateTokenizer, Fitted):
         labels = tuple(json.loads(self.files["labels.json"])) if self.files else self.config.labels
         return Coordinates(bins=self.config.bins, sentinels=self.config.sentinels, names=labels)
 
+    @functools.cached_property
+    def grammar(self) -> Grammar:
+        """Whole boxes."""
+        return grammars.boxes(self.coordinates)
+
     @property
     def length(self) -> int:
         """Five tokens per box and the end."""
@@ -148,7 +155,7 @@ class BoxTokenizer(CoordinateTokenizer, Fitted):
         return ids
 
     def read(self, ids: Sequence[int]) -> list[dict[str, Any]]:
-        """Returns the boxes whose five ids are whole and in order."""
+        """Returns the boxes whose five ids are whole and in order; their corners may be swapped."""
         places, boxes, start = [self.coordinates.place(id) for id in ids], [], 0
         while start + 5 <= len(places):
             five = places[start : start + 5]
@@ -157,9 +164,8 @@ class BoxTokenizer(CoordinateTokenizer, Fitted):
                 continue
             *corners, name = [place[1] for place in five if place]
             start += 5
-            if corners[0] <= corners[2] and corners[1] <= corners[3]:
-                box = [corner / (self.config.bins - 1) for corner in corners]
-                boxes.append({"label": self.coordinates.names[name], "box": box})
+            box = [corner / (self.config.bins - 1) for corner in ordered(corners)]
+            boxes.append({"label": self.coordinates.names[name], "box": box})
         return boxes
 
 
@@ -196,6 +202,11 @@ class PaletteTokenizer(CoordinateTokenizer):
     def coordinates(self) -> Coordinates:
         """Bins only."""
         return Coordinates(bins=self.config.bins, sentinels=self.config.sentinels)
+
+    @functools.cached_property
+    def grammar(self) -> Grammar:
+        """As many colours as announced."""
+        return grammars.palette(self.coordinates, colours=self.config.colours)
 
     @property
     def length(self) -> int:
@@ -262,6 +273,11 @@ class MetadataTokenizer(CoordinateTokenizer, Fitted):
         """Least and greatest value by key, in the order of the keys' ids."""
         fitted = json.loads(self.files["ranges.json"]) if self.files else self.config.ranges
         return {key: (float(low), float(high)) for key, (low, high) in fitted.items()}
+
+    @functools.cached_property
+    def grammar(self) -> Grammar:
+        """Keys in their order, each at most once and with a value."""
+        return grammars.metadata(self.coordinates, keys=len(self.ranges))
 
     @property
     def length(self) -> int:

@@ -84,12 +84,41 @@ class DiffusionAutoEncoder(VQEncoder):
         return self.denoiser(noisy, time, quantized, dropped)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class DiVAETokenizer(GridVQTokenizer):
-    """Tokenizes one kind of picture and decodes it in many passes."""
+    """Tokenizes one kind of picture and decodes it in many passes.
+
+    Attributes:
+      steps: Passes of `decode`, which say nothing about the tokens and are not saved; None are those of the config.
+    """
 
     Config = DiVAEConfig
     config: DiVAEConfig
     batches: ClassVar[tuple[int, ...]] = (1, 8)
+
+    steps: int | None = None
+
+    @property
+    def sampler(self) -> SamplerConfig:
+        """How `decode` takes the noise away."""
+        chosen = self.config.sampler
+        return chosen if self.steps is None else dataclasses.replace(chosen, steps=self.steps)
+
+    @property
+    def decoding_steps(self) -> int:
+        """Passes through the network that `decode` makes."""
+        return len(self.sampler.times(self.config.noise.steps))
+
+    def with_decoding_steps(self, steps: int) -> "DiVAETokenizer":
+        """Returns this tokenizer with about as many passes (see `SamplerConfig.steps`).
+
+        Raises:
+          MmtokError: there are not as many noise levels.
+        """
+        levels = self.config.noise.steps
+        if not 1 <= steps <= levels:
+            raise MmtokError(f"tokenizer '{self.name}': it decodes in 1 to {levels} steps, not in {steps}")
+        return dataclasses.replace(self, steps=steps)
 
     def init(self, key: jax.Array) -> nnx.Module:
         """Returns the network with fresh parameters."""
@@ -98,7 +127,7 @@ class DiVAETokenizer(GridVQTokenizer):
     def decoded(self, module: Any, ids: Int[Array, "B L K"]) -> Float[Array, "B H W C"]:
         """Returns samples of the pictures with these tokens."""
         size, channels = self.config.encoder.size, self.config.encoder.units.channels
-        noise = starting_noise(self.config.sampler, (size, size, channels))
+        noise = starting_noise(self.sampler, (size, size, channels))
         start = jnp.broadcast_to(noise, (len(ids), *noise.shape))
         with exact():
             return self.sampled(module, module.quantizer.vectors(self._grid(ids)), start)
@@ -111,7 +140,7 @@ class DiVAETokenizer(GridVQTokenizer):
             lambda x, time: module.denoise(x, time, quantized),
             start,
             noise=self.config.noise,
-            sampler=self.config.sampler,
+            sampler=self.sampler,
         )
 
     def loss(self, module: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, dict[str, Mean]]:

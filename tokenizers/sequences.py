@@ -4,7 +4,8 @@ Ids: PAD, UNK, SOS, EOS, sentinels, then (coordinates only) the bins of v0, v1, 
 """
 
 import dataclasses
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -28,6 +29,35 @@ def pack(sequences: Sequence[Sequence[int] | None], *, modality: Modality) -> To
     return TokenColumn(values, length)
 
 
+def pack_text(
+    texts: Iterable[Iterable[Sequence[int]] | None], *, modality: Modality, whole_chunks: bool = False
+) -> TokenColumn:
+    """Packs texts, given as chunks of ids, truncated to the length of the modality; warns once if any is.
+
+    Args:
+      texts: Chunks of each text; None is absent.
+      modality: What they are tokens of.
+      whole_chunks: Leaves out the first chunk that does not fit, instead of cutting it, as all after it.
+    """
+    limit, truncated = modality.size - 1, False
+    sequences: list[list[int] | None] = []
+    for chunks in texts:
+        ids: list[int] = []
+        for chunk in chunks or ():
+            if len(ids) + len(chunk) > limit:
+                truncated = True
+                ids += () if whole_chunks else chunk[: limit - len(ids)]
+                break
+            ids += chunk
+        sequences.append(None if chunks is None else ids)
+    if truncated:
+        warnings.warn(
+            f"modality '{modality.name}': a text of more than {limit} tokens is truncated; raise its `length`",
+            stacklevel=3,
+        )
+    return pack(sequences, modality=modality)
+
+
 def ids_of(column: TokenColumn, *, modality: Modality) -> list[list[int] | None]:
     """Returns the ids before the end of each sequence; None where the length is 0.
 
@@ -42,6 +72,12 @@ def ids_of(column: TokenColumn, *, modality: Modality) -> list[list[int] | None]
         ids = [int(id) for id in values[:length] if id < modality.vocab_size]
         rows.append((ids[: ids.index(END)] if END in ids else ids) if length else None)
     return rows
+
+
+def ordered(corners: Sequence[int]) -> list[int]:
+    """Returns xmin, ymin, xmax, ymax of the box between two opposite corners x, y, x, y."""
+    x, y, other_x, other_y = corners
+    return [min(x, other_x), min(y, other_y), max(x, other_x), max(y, other_y)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,9 +113,14 @@ class Coordinates:
         """Returns the id of a bin of v`axis`."""
         return self.first + axis * self.bins + bin
 
+    def axis(self, axis: int) -> range:
+        """Returns the ids of the bins of v`axis`, or of the names after the last axis."""
+        first = self.at(axis, 0)
+        return range(first, first + self.bins if axis < AXES else self.size)
+
     def named(self, name: str) -> int:
         """Returns the id of a name."""
-        return self.first + AXES * self.bins + self.names.index(name)
+        return self.at(AXES, self.names.index(name))
 
     def place(self, id: int) -> tuple[int, int] | None:
         """Returns axis and bin of an id, (AXES, index) for a name, None for a special one."""

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import io
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -13,7 +12,7 @@ from mmtok.batch import TokenColumn
 from mmtok.errors import MmtokError
 from mmtok.modality import Modality, Vocabulary
 from mmtok.tokenizers.artifact import Fitted
-from mmtok.tokenizers.sequences import ids_of, pack
+from mmtok.tokenizers.sequences import UNKNOWN, ids_of, pack_text
 
 _MODEL = "sentencepiece.model"
 _LARGEST_CORPUS = 1_000_000  # sentences; a sample of more is taken
@@ -103,29 +102,21 @@ class TextTokenizer(Fitted):
     def encode(self, values: Sequence[Any]) -> TokenColumn:
         """Encodes strings (see `mmtok.codec.Codec`); warns when one is truncated."""
         self.require_complete()
-        limit, sequences, truncated = self.config.length - 1, [], False
-        for row, value in enumerate(values):
-            if value is None:
-                sequences.append(None)
-                continue
-            pieces = self._processor.encode(self._text(value, row))
-            truncated |= len(pieces) > limit
-            ids = [piece + self._first - 1 if piece else 1 for piece in pieces[:limit]]
-            sequences.append(ids)
-        if truncated:
-            warnings.warn(
-                f"modality '{self.name}': text longer than {limit} tokens is truncated; raise its `length`",
-                stacklevel=2,
-            )
-        return pack(sequences, modality=self.modality)
+        texts = [
+            None if value is None else (self._tokenized(self._text(value, row)),) for row, value in enumerate(values)
+        ]
+        return pack_text(texts, modality=self.modality)
 
     def decode(self, column: TokenColumn) -> list[Any]:
         """Decodes tokens to strings; specials and sentinels are left out."""
         self.require_complete()
         return [None if ids is None else self._joined(ids) for ids in ids_of(column, modality=self.modality)]
 
+    def _tokenized(self, text: str) -> list[int]:
+        return [piece + self._first - 1 if piece else UNKNOWN for piece in self._processor.encode(text)]
+
     def _joined(self, ids: list[int]) -> str:
-        pieces = [id - self._first + 1 if id >= self._first else 0 for id in ids if id == 1 or id >= self._first]
+        pieces = [id - self._first + 1 if id >= self._first else 0 for id in ids if id == UNKNOWN or id >= self._first]
         return self._processor.decode(pieces)
 
     def _text(self, value: Any, row: int) -> str:

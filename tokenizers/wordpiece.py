@@ -6,7 +6,6 @@ start, end, then the sentinels.
 
 import dataclasses
 import functools
-import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -16,7 +15,7 @@ from mmtok.batch import TokenColumn
 from mmtok.errors import MmtokError
 from mmtok.modality import Modality, Vocabulary
 from mmtok.tokenizers.artifact import Tokenizer
-from mmtok.tokenizers.sequences import END, PAD, SENTINEL, UNKNOWN, ids_of, pack
+from mmtok.tokenizers.sequences import END, PAD, SENTINEL, UNKNOWN, ids_of, pack_text
 
 _FILE = "wordpiece.json"
 SPECIALS = {"[PAD]": PAD, "[UNK]": UNKNOWN, "[EOS]": END, "[S_0]": SENTINEL}
@@ -45,6 +44,9 @@ class WordPieceTokenizer(Tokenizer):
 
     chunk_prefix: ClassVar[str] = ""
     """Words that begin so open a masking unit; "" where each token is its own unit."""
+
+    whole_chunks: ClassVar[bool] = False
+    """Whether what is too long ends after the last chunk that fits; otherwise it is cut anywhere."""
 
     @functools.cached_property
     def modality(self) -> Modality:
@@ -92,32 +94,24 @@ class WordPieceTokenizer(Tokenizer):
     def encode(self, values: Sequence[Any]) -> TokenColumn:
         """Encodes raw values (see `mmtok.codec.Codec`); warns when one is truncated."""
         self.require_complete()
-        limit, sequences, truncated = self.config.length - 1, [], False
-        for row, value in enumerate(values):
-            if value is None:
-                sequences.append(None)
-                continue
-            ids: list[int] = []
-            for chunk in self.write(value, what=f"modality '{self.name}', sample {row} of the batch"):
-                piece = self._pieces.encode(chunk, add_special_tokens=False).ids
-                fits = len(ids) + len(piece) <= limit
-                truncated |= not fits
-                ids += piece if fits else [] if self.chunk_prefix else piece[: limit - len(ids)]
-            sequences.append(ids)
-        if truncated:
-            warnings.warn(
-                f"modality '{self.name}': a value of more than {limit} tokens is truncated; raise its `length`",
-                stacklevel=2,
-            )
-        return pack(sequences, modality=self.modality)
+        what = f"modality '{self.name}', sample {{}} of the batch"
+        texts = [
+            None if value is None else [self._tokenized(chunk) for chunk in self.write(value, what=what.format(row))]
+            for row, value in enumerate(values)
+        ]
+        return pack_text(texts, modality=self.modality, whole_chunks=self.whole_chunks)
 
     def decode(self, column: TokenColumn) -> list[Any]:
         """Decodes tokens (see `mmtok.codec.Codec`); specials and sentinels are left out."""
         self.require_complete()
         return [
-            None if ids is None else self.read(self._pieces.decode(self._plain(ids), skip_special_tokens=False))
+            None if ids is None else self.read(self.text(self._plain(ids)))
             for ids in ids_of(column, modality=self.modality)
         ]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Returns the text of ids that are not special, joined as the vocabulary file says."""
+        return self._pieces.decode(ids, skip_special_tokens=False)
 
     def write(self, value: Any, *, what: str) -> list[str]:
         """Returns a value as text, in chunks; `what` begins the error message."""
@@ -128,6 +122,9 @@ class WordPieceTokenizer(Tokenizer):
     def read(self, text: str) -> Any:
         """Returns the value that a text stands for."""
         return text
+
+    def _tokenized(self, chunk: str) -> list[int]:
+        return self._pieces.encode(chunk, add_special_tokens=False).ids
 
     def _plain(self, ids: list[int]) -> list[int]:
         first = SENTINEL + self.vocabulary.sentinel_count

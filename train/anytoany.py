@@ -29,6 +29,9 @@ class AnyToAnyTask:
         often each token occurs would lose. Logged beside the loss.
       loss: `modality`: mean over the modalities with targets of their mean losses (4M, default of all released models).
         `token`: mean over all targets.
+
+    Attributes:
+      modalities: What the model reads and writes, in the order of the indices in the batches.
     """
 
     def __init__(
@@ -61,6 +64,12 @@ class AnyToAnyTask:
         """Floating point operations of the global batch, forward and backward."""
         return sum(self.flops_by_part.values())
 
+    @functools.cached_property
+    def flops_by_part(self) -> dict[str, float]:
+        """The same by part of the model; see `AnyToAny.flops`."""
+        samples, inputs, targets = self._sizes
+        return nnx.eval_shape(lambda: self.init(jax.random.key(0))).flops(samples, inputs, targets)
+
     @property
     def tokens_per_step(self) -> int:
         """Encoder and decoder slots of the global batch."""
@@ -90,12 +99,6 @@ class AnyToAnyTask:
     def batch(self, step: int, rows: Int[np.ndarray, " b"]) -> MaskedBatch:
         """Makes some rows of the batch of one step."""
         return self._batches(step, rows)
-
-    @functools.cached_property
-    def flops_by_part(self) -> dict[str, float]:
-        """The same by part of the model (see `AnyToAny.flops`)."""
-        samples, inputs, targets = self._sizes
-        return nnx.eval_shape(lambda: self.init(jax.random.key(0))).flops(samples, inputs, targets)
 
 
 def _mean_of_means(losses: Mapping[str, Mean]) -> Float[Array, ""]:

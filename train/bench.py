@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -85,21 +85,12 @@ def measure(task: Task, config: FitConfig, *, steps: int, flops: Mapping[str, fl
     say(f"{task.name}: compiling")
     began = time.perf_counter()
     program = Program(task, config)
-    program.compiled  # noqa: B018
+    program.compile()
     compiled = time.perf_counter() - began
     batches: list[Any] = [program.put(task.batch(step, program.rows)) for step in range(BATCHES)]
-    state, window = program.init(), None
-    for step in range(WARM):
-        state, window = program.step(state, batches[step % BATCHES])
-    jax.block_until_ready(window)
-    began = time.perf_counter()
-    for step in range(steps):
-        state, window = program.step(state, batches[step % BATCHES])
-    jax.block_until_ready(window)
-    seconds = (time.perf_counter() - began) / steps
+    seconds = _seconds(program, batches, steps=steps)
     device = jax.local_devices()[0]
     used = (device.memory_stats() or {}).get("peak_bytes_in_use")
-    del state
     return Speed(
         device=device.device_kind,
         devices=program.mesh.devices.size,
@@ -112,3 +103,16 @@ def measure(task: Task, config: FitConfig, *, steps: int, flops: Mapping[str, fl
         peak=program.mesh.devices.size * (config.peak_flops or measure_peak(device)),
         memory=used,
     )
+
+
+def _seconds(program: Program, batches: Sequence[Any], *, steps: int) -> float:
+    """Returns the time of one step; the state it trains is gone afterwards."""
+    state, window = program.init(), None
+    for step in range(WARM):
+        state, window = program.step(state, batches[step % len(batches)])
+    jax.block_until_ready(window)
+    began = time.perf_counter()
+    for step in range(steps):
+        state, window = program.step(state, batches[step % len(batches)])
+    jax.block_until_ready(window)
+    return (time.perf_counter() - began) / steps

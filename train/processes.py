@@ -1,7 +1,10 @@
 """Several processes as one: how they find each other, and what they do together."""
 
+import contextlib
 import os
-from collections.abc import Mapping
+import sys
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +18,31 @@ Processes = tuple[str, int, int]
 """Address of the coordinator (`host:port` of process 0), number of processes, index of this one."""
 
 
-def start(given: Processes | None = None) -> None:
+PATIENCE = 300.0
+"""Seconds that the processes of a run have to find each other; the hosts of a pod do not start at once."""
+
+
+def start(given: Processes | None = None, *, patience: float = PATIENCE) -> None:
     """Joins the other processes of a run; does nothing where there are none. Call it before anything else uses JAX.
+
+    Ends the process with exit code 1 and a sentence when the others have not come in time.
 
     Args:
       given: Who they are; None asks the environment: a TPU pod, SLURM or Open MPI, as far as JAX knows them.
+      patience: Seconds to wait for them.
 
     Raises:
       MmtokError: the others cannot be reached.
     """
+    if given is None and not _in_cluster():
+        return
+    address, count, index = given or (None, None, None)
+    who = f"process {index} of {count}, coordinator {address}" if given else "from the environment"
+    late = f"{patience:.0f} s have passed; check the address, start all processes and let them reach each other"
     try:
-        if given is not None:
-            address, count, index = given
-            jax.distributed.initialize(address, num_processes=count, process_id=index)
-        elif _in_cluster():
-            jax.distributed.initialize()
+        with _deadline(patience, f"could not join the other processes ({who}): {late}"):
+            jax.distributed.initialize(address, count, index, initialization_timeout=int(patience) + 60)
     except (RuntimeError, ValueError) as error:
-        who = f"process {given[2]} of {given[1]}, coordinator {given[0]}" if given else "from the environment"
         raise MmtokError(f"could not join the other processes ({who}): {error}") from error
 
 
@@ -65,3 +76,19 @@ def _in_cluster() -> bool:
     launched = any(rank in os.environ and int(os.environ.get(count, 1)) > 1 for rank, count in ranks)
     tpu = any(Path(device).exists() for device in ("/dev/accel0", "/dev/vfio/0"))
     return launched or (tpu and os.environ.get("JAX_PLATFORMS", "tpu").startswith("tpu"))
+
+
+@contextlib.contextmanager
+def _deadline(seconds: float, sentence: str) -> Iterator[None]:
+    """Ends the process if what is done within takes longer. JAX itself would abort, with a stack trace."""
+
+    def end() -> None:
+        print(f"mmtok: {sentence}", file=sys.stderr, flush=True)
+        os._exit(1)  # the call that waits cannot be interrupted
+
+    timer = threading.Timer(seconds, end)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -64,7 +64,7 @@ class Profiler:
         seconds, waited = time.perf_counter() - since, self._record.waited - waited
         jax.profiler.stop_trace()
         if is_first():
-            program = instructions(self._program.compiled.as_text() or "")
+            program = instructions(self._program.compile().as_text() or "")
             text = summary(durations(self._folder), program, steps=step - first, seconds=seconds, input_wait=waited)
             with new_file(self._folder / "summary.txt") as file:
                 file.write_text(text)

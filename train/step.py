@@ -109,6 +109,7 @@ class Program:
             out_shardings=(self._shardings, NamedSharding(self.mesh, PartitionSpec())),
             compiler_options=OPTIONS.get(self.mesh.devices.flat[0].platform),
         )
+        self._compiled: jax.stages.Compiled | None = None
 
     def init(self) -> TrainState:
         """Makes the first state, each array directly where it lies."""
@@ -144,17 +145,18 @@ class Program:
           The next state, and a copy of its `window` that outlives it.
         """
         try:
-            return self.compiled(state, jax.tree.leaves(batch))
+            return self.compile()(state, jax.tree.leaves(batch))
         except TypeError as error:
             shapes = [f"{leaf.dtype}{list(leaf.shape)}" for leaf in jax.tree.leaves(batch)]
             raise RuntimeError(
                 f"internal error: the training step was compiled for other shapes than those of this batch: {shapes}"
             ) from error
 
-    @functools.cached_property
-    def compiled(self) -> jax.stages.Compiled:
-        """The step, compiled once for one set of shapes."""
-        return self.lower().compile()
+    def compile(self) -> jax.stages.Compiled:
+        """Compiles the step, once for one set of shapes."""
+        if self._compiled is None:
+            self._compiled = self.lower().compile()
+        return self._compiled
 
     def lower(self) -> jax.stages.Lowered:
         """Lowers the step for its devices, of which none needs to be there."""

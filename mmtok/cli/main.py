@@ -24,6 +24,7 @@ COMMANDS = {
     "compile": ("ahead", "CONFIG --target v5p-256|2xv5e-256|8xH100: does the training step fit, what does it send"),
     "bench train": ("bench", "CONFIG: speed of the training step on this machine's devices"),
     "bench data": ("bench", "CONFIG: speed of the input"),
+    "bench sample": ("bench", "speed of sampling with a model of 4M-7's modalities and random weights"),
     "sample": ("sample", "--given FIELD=FILE_OR_TEXT --to NAMES --out DIR [--model DIR]: generate any from any"),
     "embed": ("embed", "FILES --model DIR --out FILE.npz: features of the encoder"),
     "import 4m": ("interop", "FILE ... --out DIR: a 4M model and its tokenizers as folders of mmtok"),

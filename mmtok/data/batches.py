@@ -37,6 +37,9 @@ class TokenBatches:
 
     Attributes:
       batch_size: As given.
+
+    Raises:
+      MmtokError: there is no such split, or it has fewer samples than a batch.
     """
 
     def __init__(
@@ -50,6 +53,11 @@ class TokenBatches:
     ):
         if split not in store.splits:
             raise unknown(f"split of token store {store.folder}", split, store.splits)
+        if store.splits[split] < batch_size:
+            raise MmtokError(
+                f"token store {store.folder}: split '{split}' has {store.splits[split]} samples, fewer than a batch of"
+                f" {batch_size}; lower the batch size or tokenize more data"
+            )
         self.batch_size = batch_size
         self._store, self._split, self._seed, self._masker = store, split, seed, masker
         self._order = Order(size=store.splits[split], batch_size=batch_size, seed=seed)

@@ -58,8 +58,10 @@ def show(known: Known, modality: Modality, *, asked: Bool[np.ndarray, " B"]) -> 
     return Shown(np.where(known.visible[..., None], known.values, sentinel[..., None]), position, valid)
 
 
-def encoder_slots(shown: Mapping[str, Shown], modalities: tuple[Modality, ...], *, rows: int) -> EncoderSlots:
-    """Assembles the encoder's slots, in the order of the model's modalities, padded to a bucket."""
+def encoder_slots(
+    shown: Mapping[str, Shown], modalities: tuple[Modality, ...], *, rows: int, size: int | None = None
+) -> EncoderSlots:
+    """Assembles the encoder's slots, in the order of the model's modalities, padded to `size` or else to a bucket."""
     codes = max(modality.codes for modality in modalities)
     ids: list[np.ndarray] = [np.zeros((rows, 0, codes), np.int32)]
     index: list[np.ndarray] = [np.zeros((rows, 0), np.int32)]
@@ -80,7 +82,8 @@ def encoder_slots(shown: Mapping[str, Shown], modalities: tuple[Modality, ...], 
         position.append(part.position)
         valid.append(part.valid)
     there = np.concatenate(valid, axis=1)
-    size = min(bucket(int(there.sum(1).max(initial=0)), step=ENCODER_STEP), max(there.shape[1], 1))
+    if size is None:
+        size = min(bucket(int(there.sum(1).max(initial=0)), step=ENCODER_STEP), max(there.shape[1], 1))
     order = np.argsort(~there, axis=1, kind="stable")[:, :size]
 
     def pick(parts: list[np.ndarray]) -> np.ndarray:

@@ -157,20 +157,19 @@ class Sampler:
         Raises:
           MmtokError: as `generate`; or an output is missing, does not fit, or is a sequence of which a part is known.
         """
-        for target in plan:
-            if target.modality not in outputs:
-                raise unknown("output to score", target.modality, outputs)
-        names = [target.modality for target in plan]
-        check_known(
-            {name: Known.whole(outputs[name]) for name in names if name in by_name(self.modalities)}, self.modalities
-        )
-        for name in names:
-            sequence = self._modality(name).kind == "sequence"
-            if sequence and name in known and known[name].visible.any():
-                raise MmtokError(f"output '{name}': a part of it is known, so the rest has no places; score it whole")
-            if not (np.asarray(outputs[name].length) >= (1 if sequence else self._modality(name).size)).all():
-                raise MmtokError(f"output '{name}': some samples have none; score those that have it")
+        for target in validate(tuple(plan), known, self.modalities):
+            self._check_output(target.modality, known, outputs)
         return self._run(known, plan, outputs, seed=seed, samples=samples, draws=draws, batch_size=batch_size)
+
+    def _check_output(self, name: str, known: Mapping[str, Known], outputs: Outputs) -> None:
+        if name not in outputs:
+            raise unknown("output to score", name, outputs)
+        check_known({name: Known.whole(outputs[name])}, self.modalities)
+        sequence = self._modality(name).kind == "sequence"
+        if sequence and name in known and known[name].visible.any():
+            raise MmtokError(f"output '{name}': a part of it is known, so the rest has no places; score it whole")
+        if np.asarray(outputs[name].length).min() < (1 if sequence else self._modality(name).size):
+            raise MmtokError(f"output '{name}': some samples have none; score those that have it")
 
     def _run(
         self,

@@ -63,12 +63,10 @@ class Machine:
         slots = [context.encoder_slots(view, self.modalities, rows=rows) for view in views]
         contexts = steps.encode(self.graph, self.state, tuple(map(self.place, slots)))
         longest = max(part.valid.shape[1] for part in contexts)
-        most = max(sum(part.valid.shape[1] for part in view.values()) for view in views)
-        extra = longest - max(view.valid.shape[1] for view in slots)  # registers
-        size = max(min(context.bucket(longest, step=context.CONTEXT_STEP), most + extra), longest)
-        if len(contexts) == 1 and size == longest:
-            return contexts[0]
-        return steps.join(contexts, size=size)
+        registers = longest - max(view.valid.shape[1] for view in slots)
+        most = registers + max(sum(part.valid.shape[1] for part in view.values()) for view in views)
+        size = max(longest, min(context.bucket(longest, step=context.CONTEXT_STEP), most))
+        return contexts[0] if len(contexts) == 1 and size == longest else steps.join(contexts, size=size)
 
     def choice(self, target: Target, modality: Modality) -> steps.Choice:
         """Returns how tokens of a target are chosen."""

@@ -11,9 +11,10 @@ from mmtok.errors import MismatchError, MmtokError, suggest
 from mmtok.files import new_folder, read_json
 from mmtok.interop.fourm.checkpoint import Checkpoint, open_checkpoint, write_text
 from mmtok.interop.fourm.config import is_model
+from mmtok.interop.fourm.forms import Form
 from mmtok.interop.fourm.modalities import RELEASED, TOKENIZED
 from mmtok.interop.fourm.model import export_model, read_model
-from mmtok.interop.fourm.texts import Form, FourMTextConfig, FourMTextTokenizer
+from mmtok.interop.fourm.texts import FourMTextConfig, FourMTextTokenizer
 from mmtok.modality import Modality
 from mmtok.project.fourm_recipes import default_plan, recipes
 from mmtok.tensors import Spec, write_tensors

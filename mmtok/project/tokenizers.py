@@ -110,6 +110,11 @@ def _train(project: Project, name: str, tokenizer: Tokenizer) -> tuple[Tokenizer
         tokenizer = tokenizer.fit(values)
     if not isinstance(tokenizer, Learned):
         return tokenizer, {"samples": len(values)}
+    if len(values) < field.batch_size:
+        raise MmtokError(
+            f"tokenizer '{name}': {len(values)} training samples have the field '{tokenizer.source}', fewer than a"
+            f" batch of {field.batch_size}; lower its batch size or make more data"
+        )
     batches = ArrayBatches(tokenizer.prepare(values), batch_size=field.batch_size, seed=project.seed)
     result = fit(TokenizerTask(tokenizer, batches=batches), field.fit, _training_folder(project, name))
     module = result.ema_module if result.ema_module is not None else result.module

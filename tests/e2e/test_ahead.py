@@ -43,6 +43,7 @@ def test_a_step_for_a_tpu():
     assert "data 2 x fsdp 4" in done.stdout
     assert "GiB of 16.00" in done.stdout
     assert "reduce-scatter" in done.stdout
+    assert "all-reduce of f32[256," not in done.stdout, "gradients of heads are scattered"
 
 
 def test_a_step_that_does_not_fit_a_tpu():

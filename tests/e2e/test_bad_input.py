@@ -104,7 +104,7 @@ def test_text_beyond_the_limit_is_truncated_with_a_warning(tiny, mmtok, tmp_path
     text = "caption=" + "one large red metal sphere " * 60
     ran = mmtok("sample", "--model", tiny.model, "--given", text, "--to", "camera", "--out", tmp_path / "out")
     assert ran.code == 0
-    assert "mmtok: warning: modality 'caption': text longer than 39 tokens is truncated" in ran.err
+    assert "mmtok: warning: modality 'caption': a text of more than 39 tokens is truncated" in ran.err
     assert (tmp_path / "out" / "camera.json").exists()
 
 
@@ -189,6 +189,9 @@ OPTIONS = {
     "train --modalities.rgb.tokenizer.pach 4": "did you mean '--modalities.rgb.tokenizer.patch'?",
     "train --fit.steps many": "error parsing --fit.steps: invalid literal for int() with base 10: 'many'",
     "train --fit.steps 0": "training config: steps is 0, it must be at least 1",
+    "train --batch-size 64": "split 'train' has 48 samples, fewer than a batch of 64",
+    "train --batch-size 9 --fit.accumulate 2": "a batch of 9 samples does not split over 1 devices and 2 microbatches",
+    "train --fit.mesh.fsdp 3": "mesh slices=1, data=-1, fsdp=3, tensor=1 does not fit 1 devices",
     "train --loss tokens": "invalid choice 'tokens' for argument '--loss', expected one of ('modality', 'token')",
     "train --root": "missing value for argument '--root'",
     "train --masking.redistribute maybe": "invalid choice 'maybe' for argument '--masking.redistribute'",
@@ -304,6 +307,11 @@ STAGES = {
         "tokenize",
         lambda root: shutil.rmtree(root / "tokenizers/rgb"),
         "no tokenizer for 'rgb' yet; run `mmtok tokenizer train` first",
+    ),
+    "too few samples for a tokenizer": (
+        "tokenizer train --only rgb --modalities.rgb.batch-size 64",
+        lambda root: shutil.rmtree(root / "tokenizers/rgb"),
+        "tokenizer 'rgb': 48 training samples have the field 'rgb', fewer than a batch of 64",
     ),
     "tokenizers swapped": (
         "train",

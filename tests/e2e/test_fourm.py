@@ -1,7 +1,6 @@
 """A 4M checkpoint made here: imported, sampled, embedded, trained further and exported through the command line."""
 
 import dataclasses
-import importlib.util
 import json
 import os
 import re
@@ -21,13 +20,7 @@ from mmtok.source import Sample
 from mmtok.tensors import TensorFile
 from mmtok.tokenizers.scalars import ScalarConfig
 from mmtok.train.config import FitConfig
-
-REFERENCE = Path(__file__).resolve().parents[1] / "unit" / "fourm_reference.py"
-spec = importlib.util.spec_from_file_location("fourm_reference", REFERENCE)
-assert spec is not None
-assert spec.loader is not None
-fourm = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(fourm)
+from reference import fourm
 
 CONFIG = {
     **fourm.TINY,

@@ -1,6 +1,5 @@
 """All of 4M-21 at once: a model and its tokenizers as one downloads them, imported, sampled and drawn."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -25,13 +24,7 @@ from mmtok.tokenizers.quantizers import MemcodesConfig, VQConfig
 from mmtok.tokenizers.units import Units
 from mmtok.tokenizers.vectors import VectorConfig
 from mmtok.tokenizers.vq import EncoderConfig, VQTokenizerConfig
-
-REFERENCE = Path(__file__).resolve().parents[1] / "unit" / "fourm_reference.py"
-spec = importlib.util.spec_from_file_location("fourm_reference", REFERENCE)
-assert spec is not None
-assert spec.loader is not None
-fourm = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(fourm)
+from reference import fourm
 
 TARGETS = [name for name, item in MODALITIES.items() if item.kind != "continuous" and "@448" not in name]
 CONFIG = {**fourm.TINY, "domains_in": ["rgb@224", *TARGETS, "t5_caption"], "domains_out": TARGETS}

@@ -158,6 +158,19 @@ def test_asking_one_to_stop_stops_both_at_the_same_step(tmp_path):
     assert_close(resumed, whole)
 
 
+@pytest.mark.parametrize("index", [0, 1], ids=["nobody joins the coordinator", "no coordinator"])
+def test_those_who_do_not_come_are_waited_for_in_vain(index):
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        address = f"localhost:{found.getsockname()[1]}"
+    code = f"from mmtok.train.processes import start; start(({address!r}, 2, {index}), patience=1)"
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    said = f"mmtok: could not join the other processes (process {index} of 2, coordinator {address}): 1 s have passed"
+    assert [line[: len(said)] for line in done.stderr.splitlines()] == [said]
+
+
 def main() -> None:
     folder, address, index, kill_at, steps = sys.argv[1:]
     start((address, 2, int(index)))

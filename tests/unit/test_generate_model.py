@@ -10,9 +10,11 @@ from flax import nnx
 from scipy.special import logsumexp
 
 from mmtok.batch import DecoderSlots, EncoderSlots
-from mmtok.generate import Known, Sampler, Target, context
-from mmtok.modality import Modality, Vocabulary
+from mmtok.generate import Known, Sampler, Target, context, steps
+from mmtok.generate.order import random_ranks
+from mmtok.modality import Modality, Vocabulary, by_name
 from mmtok.model import AnyToAny, ModelConfig
+from reference import sampling as plain
 
 pytestmark = pytest.mark.usefixtures("compile_lightly")
 
@@ -41,12 +43,12 @@ def model() -> AnyToAny:
     return build(0)
 
 
-def encoder_slots(*, conditional: bool, pending_text: bool) -> EncoderSlots:
+def encoder_slots(*, rgb: bool, pixels: bool, pending_text: bool = False) -> EncoderSlots:
     """rgb, then the pending text's sentinel, then pixels; no padding."""
     ids: list[np.ndarray] = [np.zeros((2, 0, 2), np.int32)]
     modality: list[int] = []
     position: list[int] = []
-    if conditional:
+    if rgb:
         ids.append(np.concatenate([RGB, np.full_like(RGB, -1)], axis=-1))
         modality += [0] * 9
         position += range(9)
@@ -54,7 +56,7 @@ def encoder_slots(*, conditional: bool, pending_text: bool) -> EncoderSlots:
         ids.append(np.tile(np.array([[5, -1]]), (2, 1, 1)))
         modality += [2]
         position += [0]
-    if conditional:
+    if pixels:
         rows = np.arange(4)
         ids.append(np.tile(np.stack([rows, np.full(4, -1)], axis=-1), (2, 1, 1)))
         modality += [3] * 4
@@ -88,9 +90,9 @@ def test_one_greedy_step_on_a_grid_of_two_codes(model, guidance):
         valid=np.ones((2, 8), bool),
         limit=np.full((2, 8), 8, np.int32),
     )
-    logits = run(model, encoder_slots(conditional=True, pending_text=False), queries, 1)
+    logits = run(model, encoder_slots(rgb=True, pixels=True), queries, 1)
     if guidance != 1:
-        free = encoder_slots(conditional=False, pending_text=False)
+        free = encoder_slots(rgb=False, pixels=False)
         padded = jax.tree.map(lambda part: np.pad(part, ((0, 0), (0, 1)) + ((0, 0),) * (part.ndim - 2)), free)
         base = run(model, padded, queries, 1)
         logits = base + guidance * (logits - base)
@@ -99,6 +101,27 @@ def test_one_greedy_step_on_a_grid_of_two_codes(model, guidance):
     assert (made.column.values == logits.argmax(-1)).all()
     expected = logits.max(-1) - logsumexp(logits, axis=-1)
     np.testing.assert_allclose(made.log_probs, expected, atol=1e-4)
+
+
+def test_several_weighted_conditions(model):
+    """Each condition alone, against none at all."""
+    queries = DecoderSlots(
+        ids=np.zeros((2, 8, 2), np.int32),
+        modality=np.ones((2, 8), np.int32),
+        position=np.tile(np.arange(8, dtype=np.int32), (2, 1)),
+        valid=np.ones((2, 8), bool),
+        limit=np.full((2, 8), 8, np.int32),
+    )
+    nothing = encoder_slots(rgb=False, pixels=False)
+    nothing = jax.tree.map(lambda part: np.pad(part, ((0, 0), (0, 1)) + ((0, 0),) * (part.ndim - 2)), nothing)
+    base = run(model, nothing, queries, 1)
+    rgb = run(model, encoder_slots(rgb=True, pixels=False), queries, 1)
+    pixels = run(model, encoder_slots(rgb=False, pixels=True), queries, 1)
+    logits = base + 2.0 * (rgb - base) - 0.7 * (pixels - base)
+    plan = (Target(modality="clip", steps=1, temperature=0.0, weights={"rgb": 2.0, "pixels": -0.7}),)
+    made = Sampler(model).generate(GIVEN, plan)["clip"]
+    assert (made.column.values == logits.argmax(-1)).all()
+    np.testing.assert_allclose(made.log_probs, logits.max(-1) - logsumexp(logits, axis=-1), atol=1e-4)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
@@ -119,9 +142,9 @@ def test_greedy_sequences_equal_plain_decoding_of_the_prefix(model, guidance):
                 valid=np.ones((2, count), bool),
                 limit=np.tile(np.arange(1, count + 1, dtype=np.int32), (2, 1)),
             )
-            logits = run(model, encoder_slots(conditional=True, pending_text=True), decoder, 2)[row, -1, 0]
+            logits = run(model, encoder_slots(rgb=True, pixels=True, pending_text=True), decoder, 2)[row, -1, 0]
             if guidance != 1:
-                base = run(model, encoder_slots(conditional=False, pending_text=True), decoder, 2)[row, -1, 0]
+                base = run(model, encoder_slots(rgb=False, pixels=False, pending_text=True), decoder, 2)[row, -1, 0]
                 logits = base + guidance * (logits - base)
             options = legal if count < 4 else legal[:2]  # the last place is the end's
             tokens.append(int(options[logits[options].argmax()]))
@@ -170,3 +193,33 @@ def test_conditions_matter(model):
     results = [Sampler(model).generate(known, plan)["clip"].log_probs for known in (GIVEN, other, hidden)]
     assert all(np.abs(results[i] - results[j]).max() > 1e-3 for i, j in ((0, 1), (0, 2), (1, 2)))
     assert jnp.isfinite(jnp.asarray(results)).all()
+
+
+def at_full_length(known: dict[str, Known]) -> EncoderSlots:
+    items = by_name(MODALITIES)
+    shown = {name: context.show(item, items[name], asked=np.ones(2, bool)) for name, item in known.items()}
+    return context.encoder_slots(shown, MODALITIES, rows=2, size=sum(items[name].size for name in known))
+
+
+def test_guided_grids_equal_plain_full_length_decoding(model):
+    """Two views of different lengths side by side, in buckets, against one pass after the other at full length."""
+    pixels, run = GIVEN["pixels"], plain.compiled(model)
+
+    def encoder(ids, visible, conditional):
+        condition = pixels if conditional else pixels.hidden()
+        return at_full_length({"rgb": Known(ids[..., None], visible), "pixels": condition})
+
+    keys = steps.sample_keys(jax.random.key(3), jnp.arange(2), jnp.zeros(2, int), jnp.int32(0))
+    order = np.argsort(np.asarray(random_ranks(keys, size=9)), axis=1)
+    counts = [3, 2, 2, 2]
+    expected = plain.greedy_grid(run, encoder, MODALITIES[0], 0, order=order, counts=counts, guidance=2.5, codes=2)
+    plan = (Target(modality="rgb", scheme="roar", steps=4, temperature=0.0, guidance=2.5),)
+    made = Sampler(model).sample({"pixels": pixels}, plan, seed=3)["rgb"]
+    assert (made.values[..., 0] == expected).all()
+
+
+def test_remembered_keys_equal_plain_full_length_decoding(model):
+    known, run = GIVEN | {"text": Known.nothing(MODALITIES[2], samples=2)}, plain.compiled(model)
+    expected = plain.greedy_sequence(run, at_full_length(known), MODALITIES[2], 2, length=5, codes=2)
+    made = Sampler(model).sample(GIVEN, (Target(modality="text", temperature=0.0),))["text"]
+    assert (made.values[..., 0] == expected).all()

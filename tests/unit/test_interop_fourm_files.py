@@ -1,7 +1,6 @@
 """4M checkpoints of every kind, read and written back; and files that are not what they should be."""
 
 import dataclasses
-import importlib.util
 import json
 import os
 from pathlib import Path
@@ -18,12 +17,8 @@ from mmtok.interop.fourm.model import export_model, read_model
 from mmtok.interop.fourm.parameters import table
 from mmtok.model import SIZES, load_model, named_parameters
 from mmtok.tensors import Spec, TensorFile, write_tensors
+from reference import fourm
 
-spec = importlib.util.spec_from_file_location("fourm_reference", Path(__file__).with_name("fourm_reference.py"))
-assert spec is not None
-assert spec.loader is not None
-fourm = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(fourm)
 TINY = fourm.TINY
 
 GELU = {

@@ -1,8 +1,5 @@
 """4M's any-to-any models: the original implementation's outputs reproduced, and its files written back bit for bit."""
 
-import importlib.util
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
@@ -12,12 +9,7 @@ from mmtok.interop.fourm.checkpoint import open_checkpoint
 from mmtok.interop.fourm.model import export_model, read_model
 from mmtok.model import AnyToAny, load_model
 from mmtok.tensors import TensorFile
-
-spec = importlib.util.spec_from_file_location("fourm_reference", Path(__file__).with_name("fourm_reference.py"))
-assert spec is not None
-assert spec.loader is not None
-fourm = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(fourm)
+from reference import fourm
 
 CASES = ["fm7_swiglu", "fm21_qknorm"]
 

@@ -1,8 +1,5 @@
 """Greedy decisions of the original sampler, reproduced token by token by the ordinary one."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -11,12 +8,7 @@ from mmtok.interop.fourm.checkpoint import open_checkpoint
 from mmtok.interop.fourm.model import read_model
 from mmtok.modality import by_name
 from mmtok.model import load_model
-
-spec = importlib.util.spec_from_file_location("fourm_reference", Path(__file__).with_name("fourm_reference.py"))
-assert spec is not None
-assert spec.loader is not None
-fourm = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(fourm)
+from reference import fourm
 
 
 @pytest.fixture(scope="module")

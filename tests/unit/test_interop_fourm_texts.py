@@ -12,87 +12,31 @@ from hypothesis import strategies as st
 
 from mmtok.batch import TokenColumn
 from mmtok.errors import MmtokError
-from mmtok.interop.fourm import texts
+from mmtok.interop.fourm import forms
+from mmtok.interop.fourm.forms import FORMS, METADATA
 from mmtok.interop.fourm.modalities import CHUNKS, WORDS
-from mmtok.interop.fourm.texts import FORMS, METADATA, FourMTextConfig, FourMTextTokenizer
+from mmtok.interop.fourm.texts import FourMTextConfig, FourMTextTokenizer
 from mmtok.project import export_fourm
 from mmtok.tokenizers.artifact import create, load
 from mmtok.tokenizers.networks.mlp import MLPConfig
 from mmtok.tokenizers.quantizers import MemcodesConfig
 from mmtok.tokenizers.vectors import VectorConfig
 from mmtok.tokenizers.wordpiece import WordPieceConfig, WordPieceTokenizer
+from reference import fourm_vocabulary as vocabulary
 
 
 def text_of(form: str, value) -> str:
     return " ".join(FORMS[form][0](value))
 
 
-def small_vocabulary() -> bytes:
-    """A vocabulary file of the same layout: specials, sentinels, bins of four axes, two class names, a few pieces."""
-    special = ["[PAD]", "[UNK]", "[SOS]", "[EOS]", *(f"[S_{i}]" for i in range(64))]
-    special += [f"v{axis}={bin}" for axis in range(4) for bin in range(1000)]
-    special += ["person", "traffic light"]
-    words = [
-        "a",
-        "red",
-        "dog",
-        "##s",
-        "##house",
-        "none",
-        "human",
-        "pose",
-        "global",
-        "camera",
-        "shape",
-        "point",
-        "polygon",
-    ]
-    return json.dumps(
-        {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": [
-                {
-                    "id": number,
-                    "content": word,
-                    "single_word": number > 3,
-                    "lstrip": False,
-                    "rstrip": False,
-                    "normalized": False,
-                    "special": True,
-                }
-                for number, word in enumerate(special)
-            ],
-            "normalizer": {
-                "type": "BertNormalizer",
-                "clean_text": True,
-                "handle_chinese_chars": True,
-                "strip_accents": None,
-                "lowercase": True,
-            },
-            "pre_tokenizer": {"type": "BertPreTokenizer"},
-            "post_processor": None,
-            "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
-            "model": {
-                "type": "WordPiece",
-                "unk_token": "[UNK]",
-                "continuing_subword_prefix": "##",
-                "max_input_chars_per_word": 100,
-                "vocab": {word: number for number, word in enumerate([*special, *words])},
-            },
-        }
-    ).encode()
-
-
 def text_tokenizer(form: str, length: int) -> WordPieceTokenizer:
     config = FourMTextConfig(length=length, form=form)  # pyright: ignore[reportArgumentType]
-    return FourMTextTokenizer(name=form, source=form, config=config).with_vocabulary(small_vocabulary())
+    return FourMTextTokenizer(name=form, source=form, config=config).with_vocabulary(vocabulary.small_vocabulary())
 
 
 def caption(length: int = 12) -> WordPieceTokenizer:
     made = WordPieceTokenizer(name="caption", source="caption", config=WordPieceConfig(length=length))
-    return made.with_vocabulary(small_vocabulary())
+    return made.with_vocabulary(vocabulary.small_vocabulary())
 
 
 def test_boxes_are_written_as_the_format_says():
@@ -104,8 +48,10 @@ def test_boxes_are_written_as_the_format_says():
     ]
     expected = "v0=100 v1=200 v2=300 v3=899 person v0=500 v1=500 v2=999 v3=999 traffic light"
     assert text_of("boxes", boxes) == expected
-    found = texts.read_boxes(f"person {expected} v0=1 v1=2 person v0=9 v1=9 v2=3 v3=10 person")
+    found = forms.read_boxes(f"person {expected} v0=1 v1=2 person v0=9 v1=3 v2=3 v3=10")
     assert [item["label"] for item in found] == ["person", "traffic light"]
+    (swapped,) = forms.read_boxes("v0=9 v1=9 v2=3 v3=10 person")
+    assert swapped["box"] == [3 / 999, 9 / 999, 9 / 999, 10 / 999]
     np.testing.assert_allclose(found[0]["box"], [100 / 999, 200 / 999, 300 / 999, 899 / 999])
     assert text_of("boxes", []) == ""
 
@@ -113,26 +59,26 @@ def test_boxes_are_written_as_the_format_says():
 def test_metadata_are_written_as_the_format_says():
     value = {"aesthetic_score": 4.5, "original_width": 640, "n_humans": 2000, "brightness": 255, "contrast": 63.5}
     assert text_of("metadata", value) == "v1=0 v0=20 v1=5 v0=999 v1=10 v0=49 v1=11 v0=24 v1=20 v0=1"
-    found = texts.read_metadata("v1=0 v0=20 v1=99 v0=3 v1=10 v0=49 v1=11 v1=19 v0=1")
+    found = forms.read_metadata("v1=0 v0=20 v1=99 v0=3 v1=10 v0=49 v1=11 v1=19 v0=1")
     assert found == {"original_width": 640.0, "brightness": 255.0, "watermark_score": 0.75}
     with pytest.raises(MmtokError, match=r"unknown metadata key 'brightnes' .*'brightness'"):
-        texts.write_metadata({"brightnes": 1})
+        forms.write_metadata({"brightnes": 1})
 
 
 @given(st.dictionaries(st.sampled_from(list(METADATA)), st.integers(0, 49), min_size=1))
 def test_values_of_metadata_fall_into_the_bin_they_were_read_from(bins):
-    classes = {key: rule for key, rule in METADATA.items() if isinstance(rule, texts.Classes)}
+    classes = {key: rule for key, rule in METADATA.items() if isinstance(rule, forms.Classes)}
     bins = {key: bin % (len(classes[key].edges) - 1) if key in classes else bin for key, bin in bins.items()}
     order = list(METADATA)
     text = " ".join(f"v1={order.index(key)} v0={bins[key]}" for key in sorted(bins, key=order.index))
-    assert text_of("metadata", texts.read_metadata(text)) == text
+    assert text_of("metadata", forms.read_metadata(text)) == text
 
 
 def test_palettes_are_written_as_the_format_says():
     colours = np.array([[255, 0, 7], [1, 2, 3]], np.uint8)
     assert text_of("palette", colours) == "v1=2 v0=255 v0=0 v0=7 v0=1 v0=2 v0=3"
-    np.testing.assert_array_equal(texts.read_palette(text_of("palette", colours)), colours)
-    np.testing.assert_array_equal(texts.read_palette("v1=3 v0=1 v0=2 v0=999 v0=4"), [[1, 2, 255]])
+    np.testing.assert_array_equal(forms.read_palette(text_of("palette", colours)), colours)
+    np.testing.assert_array_equal(forms.read_palette("v1=3 v0=1 v0=2 v0=999 v0=4"), [[1, 2, 255]])
 
 
 PERSON = {
@@ -152,13 +98,13 @@ def test_poses_are_written_as_the_format_says():
     assert words[24:28] == ["camera", "v0=0", "v0=50", "v0=999"]
     assert words[28:39] == ["shape", "v0=0", *words[30:38], "v0=999"]  # clipped, not broken into pieces
     assert len(words) == 2 * 39
-    found = texts.read_poses(text)
+    found = forms.read_poses(text)
     assert len(found) == 2
     assert found[0]["pose"] == PERSON["pose"]
     np.testing.assert_allclose(found[0]["global"], np.eye(3).ravel(), atol=2e-3)
     assert text_of("poses", []) == "none"
-    assert texts.read_poses("none") == []
-    part = texts.read_poses(
+    assert forms.read_poses("none") == []
+    part = forms.read_poses(
         "human v0=1 v1=2 v2=3 v3=4 shape v0=1 pose v0=1 v0=2 v0=3 v0=4 v0=5 v0=6 v0=7 v0=8 human v0=1"
     )
     assert [set(person) for person in part] == [{"box", "pose"}]
@@ -171,10 +117,10 @@ def test_instances_are_written_as_the_format_says():
     assert " ".join(words[:8]) == "point v0=56 v1=112 polygon v0=0 v1=112 v2=56 v3=224"
     assert words[8:11] == ["v0=510", "v0=511", "v1=0"]
     assert words[24:] == ["point", "v0=224", "v1=0", "none"]
-    found = texts.read_instances(text)
+    found = forms.read_instances(text)
     assert found[0] == {"point": [0.5, 0.25], "instances": [one]}
     assert found[1] == {"point": [0.0, 1.0], "instances": []}
-    assert texts.read_instances("point v0=1 polygon v0=1 point v0=56 v1=112 polygon v0=0 v1=1 v2=2") == [
+    assert forms.read_instances("point v0=1 polygon v0=1 point v0=56 v1=112 polygon v0=0 v1=1 v2=2") == [
         {"point": [0.5, 0.25], "instances": []}
     ]
 
@@ -236,6 +182,8 @@ def test_values_of_another_form_are_one_sentence():
         ("boxes", [{"box": [0, 0, 1, 1]}]),
         ("poses", [{**PERSON, "pose": [1]}]),
         ("palette", [[1, 2]]),
+        ("palette", [[1, 2, 256]]),
+        ("boxes", [{"label": " ", "box": [0, 0, 1, 1]}]),
     ):
         with pytest.raises(MmtokError, match=f"modality '{form}', sample 0 of the batch: not a value of the form"):
             text_tokenizer(form, 64).encode([value])
@@ -319,7 +267,7 @@ def test_vocabularies_that_do_not_fit():
     empty = WordPieceTokenizer(name="caption", source="caption", config=WordPieceConfig())
     with pytest.raises(MmtokError, match="not a vocabulary file of the tokenizers library"):
         empty.with_vocabulary(b"{}")
-    content = json.loads(small_vocabulary())
+    content = json.loads(vocabulary.small_vocabulary())
     content["added_tokens"] = []
     content["model"]["vocab"] = {"[UNK]": 0, "a": 1}
     with pytest.raises(MmtokError, match=r"must have \[PAD\] as id 0, it has None"):

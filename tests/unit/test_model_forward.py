@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,15 +14,11 @@ from mmtok.batch import DecoderSlots, EncoderSlots
 from mmtok.errors import MmtokError
 from mmtok.modality import Modality
 from mmtok.model import AnyToAny, named_parameters, set_parameters, sized
+from reference import model as reference
+from reference.model import MODALITIES, config, random_batch
 
 pytestmark = pytest.mark.usefixtures("compile_lightly")
 
-spec = importlib.util.spec_from_file_location("model_reference", Path(__file__).with_name("model_reference.py"))
-assert spec is not None
-assert spec.loader is not None
-reference = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(reference)
-MODALITIES, config, random_batch = reference.MODALITIES, reference.config, reference.random_batch
 
 SHALLOW = {"encoder_depth": 1, "decoder_depth": 1}  # compiles in half the time
 VARIANTS = {

@@ -99,9 +99,13 @@ def test_boxes_as_arrays():
 
 def test_malformed_boxes_are_skipped():
     sentinel = 7
-    turned = [34, 37, 46, 67, 69]  # xmin greater than xmax
-    ids = [37, 68, *CUBE_IDS[:4], *CUBE_IDS, sentinel, *turned, 24]
+    ids = [37, 68, *CUBE_IDS[:4], *CUBE_IDS, sentinel, 24]
     assert boxes(boxes=5).decode(column(ids, 26)) == [[CUBE]]
+
+
+def test_corners_may_be_swapped():
+    swapped = [29, 37, 46, 67, 69]  # xmin greater than xmax
+    assert boxes().decode(column(swapped, 16)) == [[CUBE]]
 
 
 @settings(max_examples=50, deadline=None)

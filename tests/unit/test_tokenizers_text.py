@@ -74,7 +74,7 @@ def test_unknown_characters_become_the_unknown_id():
 def test_long_text_is_truncated_with_one_warning():
     tokenizer = fitted(TextConfig(length=8, pieces=80))
     with pytest.warns(
-        UserWarning, match=r"'caption': text longer than 7 tokens is truncated; raise its `length`"
+        UserWarning, match=r"'caption': a text of more than 7 tokens is truncated; raise its `length`"
     ) as seen:
         tokens = tokenizer.encode(TEXTS)
     assert len(seen) == 1

@@ -8,6 +8,7 @@ import optax
 import pytest
 from flax import nnx
 
+from mmtok.batch import TokenColumn
 from mmtok.errors import MmtokError
 from mmtok.tokenizers.artifact import create, load
 from mmtok.tokenizers.diffusion import NoiseConfig, SamplerConfig
@@ -261,10 +262,53 @@ def test_another_size_needs_no_other_weights():
 
 
 def test_decoding_by_diffusion_is_a_function_of_the_tokens():
-    tokenizer = trained(DIFFUSION)
-    column = tokenizer.encode(raw(DIFFUSION, 3))
-    together, alone = tokenizer.decode(column), tokenizer.decode(column[1:2])
-    np.testing.assert_allclose(together[1], alone[0], atol=1e-4)
+    tokenizer = stirred(DIFFUSION)
+    column = random_tokens(tokenizer, 11)
+    alone = [tokenizer.decode(column[row : row + 1])[0] for row in range(5)]
+    for count in (5, 8, 11):
+        np.testing.assert_allclose(tokenizer.decode(column[:count])[:5], alone, atol=1e-4)
+    assert np.abs(alone[0] - alone[1]).max() > 1e-2
+    assert tokenizer._decoder[0]._cache_size() == 2, "compiled for one row and for eight"
+    reseeded = dataclasses.replace(DIFFUSION, sampler=dataclasses.replace(DIFFUSION.sampler, seed=1))
+    other = dataclasses.replace(tokenizer, config=reseeded)
+    assert np.abs(other.decode(column[:1])[0] - alone[0]).max() > 1e-2
+
+
+def stirred(config: Any) -> Any:
+    """A fresh network gives zeros whatever it sees."""
+    tokenizer, rng = trained(config), np.random.default_rng(2)
+    arrays = {
+        name: array + rng.normal(0, 0.1, array.shape).astype(array.dtype) for name, array in tokenizer.arrays.items()
+    }
+    return dataclasses.replace(tokenizer, arrays=arrays)
+
+
+def random_tokens(tokenizer: Any, count: int) -> TokenColumn:
+    modality = tokenizer.modality
+    ids = np.random.default_rng(3).integers(0, modality.vocab_size, (count, modality.size, modality.codes), np.int32)
+    return TokenColumn(ids, np.full(count, modality.size, np.int32))
+
+
+def test_the_number_of_decoding_steps_is_chosen_when_decoding(tmp_path: Any):
+    config = dataclasses.replace(DIFFUSION, sampler=SamplerConfig(method="ddim", steps=2))
+    tokenizer = stirred(config)
+    column = random_tokens(tokenizer, 1)
+    changed = tokenizer.with_decoding_steps(5)
+    assert (tokenizer.decoding_steps, changed.decoding_steps) == (2, 5)
+    in_config = dataclasses.replace(config, sampler=SamplerConfig(method="ddim", steps=5))
+    expected = dataclasses.replace(tokenizer, config=in_config).decode(column)
+    np.testing.assert_array_equal(changed.decode(column), expected)
+    assert np.abs(tokenizer.decode(column)[0] - expected[0]).max() > 1e-3
+    assert changed.fingerprint == tokenizer.fingerprint == changed.modality.fingerprint
+    changed.save(tmp_path / "x")
+    assert load(tmp_path / "x").decoding_steps == 2
+    for steps in (0, 1001):
+        with pytest.raises(MmtokError, match=f"tokenizer 'x': it decodes in 1 to 1000 steps, not in {steps}"):
+            tokenizer.with_decoding_steps(steps)
+    plain = trained(FAMILIES["uint8"])
+    assert plain.decoding_steps is None
+    with pytest.raises(MmtokError, match="tokenizer 'x' decodes in one pass"):
+        plain.with_decoding_steps(5)
 
 
 @pytest.mark.parametrize("values", ["unit", "mask"])

@@ -1,359 +1,26 @@
-"""What 4M writes as text: boxes, metadata, palettes, human poses and instances, and how to read them again.
-
-A text is made of words `v0=12` (axis 0, bin 12), class names and control words, joined by single spaces.
-"""
+"""Tokenizers of what 4M writes as text (`mmtok.interop.fourm.forms`)."""
 
 import copy
 import dataclasses
 import functools
 import itertools
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
 from mmtok.batch import TokenColumn
-from mmtok.errors import MismatchError, MmtokError, unknown
+from mmtok.errors import MismatchError, MmtokError
+from mmtok.grammar import Grammar
+from mmtok.interop.fourm.forms import FORMS, HALF, MASK, POSE, Form, Tokens, bin_of
+from mmtok.interop.fourm.grammars import Words, text_grammar
 from mmtok.tokenizers.artifact import Tokenizer, create
 from mmtok.tokenizers.vectors import VectorConfig
 from mmtok.tokenizers.vq import VQTokenizerConfig
 from mmtok.tokenizers.wordpiece import WordPieceConfig, WordPieceTokenizer
 
-BINS = 1000  # of each axis
-LEAST_SCORE = 0.6  # boxes that a detector is less sure of are left out
-COLOURS = 7  # greatest number in a palette
-PIXELS = 224  # instances are given in pixels of a picture of this size
-HALF = 512  # tokens from this one on are written on the axis v1
-
 _INNER = "inner."  # begins the names of the inner tokenizer's weights
-_NUMBER = re.compile(r"v([0-3])=(\d{1,3})")
-
-
-def coordinate(axis: int, bin: int) -> str:
-    """Returns the word of a bin."""
-    return f"v{axis}={bin}"
-
-
-def bin_of(word: str, *, axis: int | None = None) -> int | None:
-    """Returns the bin that a word stands for; None if it is no such word, or of another axis."""
-    match = _NUMBER.fullmatch(word)
-    return int(match[2]) if match and axis in (None, int(match[1])) else None
-
-
-# --- boxes ------------------------------------------------------------------------------------------------------
-
-
-def write_boxes(value: Any) -> list[str]:
-    """`v0=xmin v1=ymin v2=xmax v3=ymax class` of each box, those nearest the upper left corner first.
-
-    Args:
-      value: List of {"label", "box": xmin, ymin, xmax, ymax as fractions}, perhaps with a "score".
-    """
-    boxes = []
-    for item in value:
-        box = [min(max(float(edge), 0.0), 1.0) for edge in item["box"]]
-        if item.get("score", 1.0) >= LEAST_SCORE and box[0] < box[2] and box[1] < box[3]:
-            boxes.append((box[0] ** 2 + box[1] ** 2, _corners(box, BINS - 1), str(item["label"])))
-    return [f"{corners} {label}" for _, corners, label in sorted(boxes, key=lambda box: box[0])]
-
-
-def read_boxes(text: str) -> list[dict[str, Any]]:
-    """Returns the boxes that are whole; the words between the corners of two are the class of the first."""
-    boxes, words = [], text.split()
-    for corners, label in _framed(words):
-        if label and corners[0] <= corners[2] and corners[1] <= corners[3]:
-            boxes.append({"label": " ".join(label), "box": [corner / (BINS - 1) for corner in corners]})
-    return boxes
-
-
-def _corners(box: Sequence[int | float], scale: int) -> str:
-    return " ".join(coordinate(axis, min(max(round(scale * edge), 0), BINS - 1)) for axis, edge in enumerate(box))
-
-
-def _framed(words: Sequence[str]) -> Iterable[tuple[list[int], list[str]]]:
-    """Yields the bins of each run v0 v1 v2 v3, and the words after it that are no bins."""
-    start = 0
-    while start < len(words):
-        four = [bin_of(word, axis=axis) for axis, word in enumerate(words[start : start + 4])]
-        corners = [bin for bin in four if bin is not None]
-        if len(corners) < 4:
-            start += 1
-            continue
-        start += 4
-        end = start
-        while end < len(words) and bin_of(words[end]) is None:
-            end += 1
-        yield corners, list(words[start:end])
-
-
-# --- metadata ---------------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Steps:
-    """Whole numbers, written in steps of `size`."""
-
-    size: int = 1
-
-    def write(self, value: float) -> int:
-        """Returns the bin of a value."""
-        return min(max(int(value) // self.size, 0), BINS - 1)
-
-    def read(self, bin: int) -> float:
-        """Returns the value of a bin."""
-        return float(bin * self.size)
-
-
-@dataclasses.dataclass(frozen=True)
-class Classes:
-    """Numbers of which only the interval matters; `edges` are its bounds, the outer ones included."""
-
-    edges: tuple[float, ...]
-
-    def write(self, value: float) -> int:
-        """Returns the bin of a value; an edge belongs to the interval above it."""
-        return sum(value >= edge for edge in self.edges[1:-1])
-
-    def read(self, bin: int) -> float:
-        """Returns the middle of an interval."""
-        low, high = self.edges[min(bin, len(self.edges) - 2) :][:2]
-        return (low + high) / 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Range:
-    """Numbers between 0 and `high`, in 50 bins."""
-
-    high: float
-
-    def write(self, value: float) -> int:
-        """Returns the bin of a value, rounded down."""
-        share = min(max(value, 0.0), self.high) / self.high
-        return math.floor(49 * share + 1e-9)  # a value that was read from a bin falls into it again
-
-    def read(self, bin: int) -> float:
-        """Returns the value of a bin (the original divides by 50, which it never wrote)."""
-        return min(bin, 49) / 49 * self.high
-
-
-METADATA: Mapping[str, Steps | Classes | Range] = {
-    "original_width": Steps(32),
-    "original_height": Steps(32),
-    "caption_n_chars": Steps(),
-    "caption_n_words": Steps(),
-    "caption_n_sentences": Steps(),
-    "n_humans": Steps(),
-    "n_sam_instances": Steps(),
-    "n_coco_instances": Steps(),
-    "coco_instance_diversity": Steps(),
-    "colorfulness": Range(150.0),
-    "brightness": Range(255.0),
-    "contrast": Range(127.0),
-    "saturation": Range(255.0),
-    "entropy": Range(10.0),
-    "walkability": Range(1.0),
-    "objectness": Range(1.0),
-    "semantic_diversity": Steps(),
-    "geometric_complexity": Range(0.75),
-    "occlusion_score": Range(0.25),
-    "watermark_score": Classes((0.0, 0.5, 1.0)),
-    "aesthetic_score": Classes((1.0, 4.5, 5.5, 10.0)),
-}
-"""Key -> how its value is written; the place in this table is the number of the key."""
-
-
-def write_metadata(value: Any) -> list[str]:
-    """`v1=key v0=value` of each key, in the order of the table."""
-    for key in value:
-        if key not in METADATA:
-            raise unknown("metadata key", str(key), METADATA)
-    return [
-        f"{coordinate(1, number)} {coordinate(0, rule.write(float(value[key])))}"
-        for number, (key, rule) in enumerate(METADATA.items())
-        if key in value
-    ]
-
-
-def read_metadata(text: str) -> dict[str, float]:
-    """Returns the values that follow a key that there is; the last one where a key comes twice."""
-    words, rules, numbers = text.split(), list(METADATA.items()), {}
-    for first, second in itertools.pairwise(words):
-        number, bin = bin_of(first, axis=1), bin_of(second, axis=0)
-        if number is not None and bin is not None and number < len(rules):
-            key, rule = rules[number]
-            numbers[key] = rule.read(bin)
-    return numbers
-
-
-# --- palettes ---------------------------------------------------------------------------------------------------
-
-
-def write_palette(value: Any) -> list[str]:
-    """`v1=n`, then `v0=red v0=green v0=blue` of each of n colours, uint8 (n, 3)."""
-    colours = np.asarray(value)
-    if colours.ndim != 2 or colours.shape[1] != 3 or not 1 <= len(colours) <= COLOURS:
-        raise ValueError(f"1 to {COLOURS} colours, (n, 3)")
-    return [" ".join([coordinate(1, len(colours)), *(coordinate(0, int(level)) for level in colours.ravel())])]
-
-
-def read_palette(text: str) -> np.ndarray:
-    """Returns the whole colours, no more than announced."""
-    words = text.split()
-    announced = [bin for bin in (bin_of(word, axis=1) for word in words) if bin is not None]
-    levels = [bin for bin in (bin_of(word, axis=0) for word in words) if bin is not None]
-    count = min([len(levels) // 3, COLOURS, *announced[:1]])
-    return np.clip(levels[: 3 * count], 0, 255).astype(np.uint8).reshape(count, 3)
-
-
-# --- human poses ------------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Affine:
-    """Numbers of a fixed count, written as `round(scale * x + offset)` within the bins."""
-
-    count: int
-    scale: float
-    offset: float
-
-    def write(self, values: Any) -> str:
-        """Returns the words of the numbers."""
-        numbers = np.asarray(values, np.float64).ravel()
-        if len(numbers) != self.count:
-            raise ValueError(f"{self.count} numbers instead of {len(numbers)}")
-        bins = np.clip(np.rint(self.scale * numbers + self.offset), 0, BINS - 1)
-        return " ".join(coordinate(0, int(bin)) for bin in bins)
-
-    def read(self, words: Sequence[str]) -> list[float] | None:
-        """Returns the numbers; None where some are missing."""
-        bins = [bin_of(word, axis=0) for word in words[: self.count]]
-        found = [(bin - self.offset) / self.scale for bin in bins if bin is not None]
-        return found if len(found) == self.count else None
-
-
-@dataclasses.dataclass(frozen=True)
-class Tokens:
-    """Token ids below 1024 of a tokenizer of its own."""
-
-    count: int
-
-    def write(self, values: Any) -> str:
-        """Returns the words of the ids."""
-        ids = [int(value) for value in np.asarray(values).ravel()]
-        if len(ids) != self.count or not all(0 <= id < 2 * HALF for id in ids):
-            raise ValueError(f"{self.count} token ids below {2 * HALF} instead of {ids}")
-        return " ".join(coordinate(id // HALF, id % HALF) for id in ids)
-
-    def read(self, words: Sequence[str]) -> list[int] | None:
-        """Returns the ids; None where some are missing."""
-        ids = []
-        for word in words[: self.count]:
-            match = _NUMBER.fullmatch(word)
-            if match and int(match[1]) < 2 and int(match[2]) < HALF:
-                ids.append(HALF * int(match[1]) + int(match[2]))
-        return ids if len(ids) == self.count else None
-
-
-POSE = Tokens(8)
-PERSON: Mapping[str, Affine | Tokens] = {
-    "pose": POSE,
-    "global": Affine(9, 499.5, 499.5),
-    "camera": Affine(3, 49.95, 49.95),
-    "shape": Affine(10, 166.5, 499.5),
-}
-"""Groups of words after a person's box: tokens of the body's pose; rotation matrix of the whole, row-major; camera; and
-the body's shape."""
-
-
-def write_poses(value: Any) -> list[str]:
-    """`human`, its box and the groups of each person; `none` without any.
-
-    Args:
-      value: List of {"box": fractions, "pose": 8 ids, "global": 9 numbers, "camera": 3, "shape": 10}.
-    """
-    return [
-        " ".join(
-            [
-                "human",
-                _corners(person["box"], BINS - 1),
-                *(f"{name} {g.write(person[name])}" for name, g in PERSON.items()),
-            ]
-        )
-        for person in value
-    ] or ["none"]
-
-
-def read_poses(text: str) -> list[dict[str, Any]]:
-    """Returns the persons that have a box, each with those groups that are whole."""
-    persons = []
-    for words in _after(text.split(), "human"):
-        box = [bin_of(word, axis=axis) for axis, word in enumerate(words[:4])]
-        corners = [bin / (BINS - 1) for bin in box if bin is not None]
-        if len(corners) == 4:
-            groups = {
-                name: group.read(words[words.index(name) + 1 :]) for name, group in PERSON.items() if name in words
-            }
-            persons.append({"box": corners, **{name: found for name, found in groups.items() if found is not None}})
-    return persons
-
-
-def _after(words: Sequence[str], mark: str) -> Iterable[list[str]]:
-    """Yields the words after each `mark`, up to the next one."""
-    starts = [index for index, word in enumerate(words) if word == mark]
-    for start, end in zip(starts, [*starts[1:], len(words)]):
-        yield list(words[start + 1 : end])
-
-
-# --- instances --------------------------------------------------------------------------------------------------
-
-MASK = Tokens(16)
-
-
-def write_instances(value: Any) -> list[str]:
-    """`point`, its y and x, then `polygon`, box and mask of each instance there, or `none`.
-
-    Args:
-      value: List of {"point": x, y, "instances": [{"box": xmin, ymin, xmax, ymax, "mask": 16 ids}]}, in fractions.
-    """
-    chunks = []
-    for item in value:
-        x, y = (min(max(round(PIXELS * float(number)), 0), PIXELS) for number in item["point"])
-        found = [f"polygon {_corners(one['box'], PIXELS)} {MASK.write(one['mask'])}" for one in item["instances"]]
-        chunks.append(" ".join([f"point {coordinate(0, y)} {coordinate(1, x)}", *(found or ["none"])]))
-    return chunks
-
-
-def read_instances(text: str) -> list[dict[str, Any]]:
-    """Returns the points that are whole, each with those of its instances that are."""
-    points = []
-    for words in _after(text.split(), "point"):
-        y, x = (bin_of(word, axis=axis) for axis, word in enumerate([*words[:2], "", ""][:2]))
-        if x is None or y is None:
-            continue
-        instances = []
-        for part in _after(words, "polygon"):
-            box = [bin_of(word, axis=axis) for axis, word in enumerate(part[:4])]
-            corners, mask = [min(bin / PIXELS, 1.0) for bin in box if bin is not None], MASK.read(part[4:])
-            if len(corners) == 4 and mask is not None:
-                instances.append({"box": corners, "mask": mask})
-        points.append({"point": [min(x / PIXELS, 1.0), min(y / PIXELS, 1.0)], "instances": instances})
-    return points
-
-
-# --- tokenizer --------------------------------------------------------------------------------------------------
-
-Form = Literal["boxes", "metadata", "palette", "poses", "instances"]
-
-FORMS: Mapping[str, tuple[Callable[[Any], list[str]], Callable[[str], Any]]] = {
-    "boxes": (write_boxes, read_boxes),
-    "metadata": (write_metadata, read_metadata),
-    "palette": (write_palette, read_palette),
-    "poses": (write_poses, read_poses),
-    "instances": (write_instances, read_instances),
-}
-"""Form -> how a raw value is written, in chunks, and read."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -412,11 +79,18 @@ class FourMTextTokenizer(WordPieceTokenizer):
 
     Config = FourMTextConfig
     config: FourMTextConfig  # pyright: ignore[reportIncompatibleVariableOverride]  (narrowed, as in every family)
+    whole_chunks = True
 
     @functools.cached_property
     def chunk_prefix(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]  (decided by the form)
         """The words that open a masking unit."""
         return "v1=" if self.config.form == "metadata" else ""
+
+    @functools.cached_property
+    def grammar(self) -> Grammar:
+        """Texts of the form."""
+        tokens = {} if self.inner is None else {"tokens": self.inner.modality.vocab_size}
+        return text_grammar(self.config.form, Words(pieces=self._pieces, vocabulary=self.vocabulary, **tokens))
 
     @functools.cached_property
     def inner(self) -> Tokenizer | None:
@@ -468,6 +142,12 @@ class FourMTextTokenizer(WordPieceTokenizer):
             raise MmtokError(
                 f"{what}: not a value of the form '{self.config.form}' ({type(error).__name__}: {error})"
             ) from None
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Returns the text of plain ids; no piece is joined to a coordinate."""
+        joined = super().text
+        runs = itertools.groupby(ids, lambda id: bin_of(self._pieces.id_to_token(id)) is None)
+        return " ".join(joined(list(run)) for _, run in runs)
 
     def read(self, text: str) -> Any:
         """Returns the parts of a text that make sense."""
