@@ -217,7 +217,7 @@ class Job:
             a plan that uses what is not there yet.
         """
         self.model.check_fields(fields)
-        self._check_parts(fields)
+        self._check_parts(fields, {self.model.modalities[name].source for name in taken})
         if self.reduce:
             for item in self.targets.values():
                 check_reduction(self.reduce, item)
@@ -234,12 +234,14 @@ class Job:
         for stage, known in zip(self.stages, self.conditions(fields, taken), strict=True):
             validate(stage.plan, known, stage.model.sampler.modalities)
 
-    def _check_parts(self, fields: Collection[str]) -> None:
+    def _check_parts(self, fields: Collection[str], taken: Collection[str]) -> None:
         """Raises MmtokError unless parts are those of given pictures, one part of each."""
         for option, boxes in (("keep", self.keep), ("place", self.place)):
             for field, box in boxes.items():
                 if field not in fields:
                     raise MmtokError(f"{option}: the field '{field}' is not among the given ones")
+                if field in taken:
+                    raise MmtokError(f"{option}: '{field}' is given as tokens; only a picture can be known in part")
                 if len(self.model.sources[field].shape) != 2:
                     raise MmtokError(f"{option}: '{field}' is not a picture; only a picture can be known in part")
                 check_box(box, what=option)
