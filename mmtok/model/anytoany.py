@@ -71,7 +71,7 @@ class AnyToAny(nnx.Module):
         self.config = config
         self.modalities = modalities
         self.embeddings = Embeddings(config, modalities, rngs=rngs, code_vectors=code_vectors or {})
-        self.encoder = Stack(EncoderBlock, config, depth=config.encoder_depth, rngs=rngs)
+        self.encoder: Stack | Layers = Stack(EncoderBlock, config, depth=config.encoder_depth, rngs=rngs)
         self.encoder_norm = LayerNorm(config.dim, eps=config.norm_eps, bias=config.norm_bias)
         self.context = Linear(config.dim, config.dim, axes=(None, "embed"), bias=True, dtype=config.dtype, rngs=rngs)
         self.decoder: Stack | Layers = Stack(DecoderBlock, config, depth=config.decoder_depth, rngs=rngs)
@@ -125,13 +125,14 @@ class AnyToAny(nnx.Module):
         return self.decoder_norm(x)
 
     def unstacked(self) -> "AnyToAny":
-        """Returns the model with the layers of its decoder side by side, which samples faster; results are the same.
+        """Returns the model with its layers side by side, which samples faster; results are the same.
 
-        The decoder's parameters are copies, under other paths; those of the rest are shared.
+        Their parameters are copies, under other paths; those of the rest are shared.
         """
         model = nnx.merge(*nnx.split(self))
-        if isinstance(model.decoder, Stack):
-            model.decoder = Layers(model.decoder)
+        model.encoder, model.decoder = (
+            Layers(stack) if isinstance(stack, Stack) else stack for stack in (model.encoder, model.decoder)
+        )
         return model
 
     def begin(self, context: Context, *, size: int) -> Memory:
