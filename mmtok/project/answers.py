@@ -107,20 +107,21 @@ class Answers(Sequence[Mapping[str, Any]]):
         Raises:
           MmtokError: a target whose answers cannot be brought together, such as a text.
         """
-        made = []
-        for start in range(0, len(self), self.draws):
+        made, groups = [], np.arange(len(self)).reshape(-1, self.draws)
+        for rows in groups.tolist():
             found = {
-                name: reduce([answer[name] for answer in self.made[start : start + self.draws]], how, modality)
+                name: reduce([self.made[row][name] for row in rows], how, modality)
                 for name, modality in self.targets.items()
             }
             values = {name: item.value for name, item in found.items()}
             made.append(values | {f"{name}_uncertainty": item.uncertainty for name, item in found.items()})
         return dataclasses.replace(
-            self.take(range(0, len(self), self.draws), draws=1),
+            self.take(groups[:, 0].tolist(), draws=1),
             made=tuple(made),
             targets=with_uncertainties(self.targets),
             tokens={},
             columns={},
+            likelihood=self.likelihood.summed(list(groups)),
         )
 
     def with_entropies(self) -> "Answers":
