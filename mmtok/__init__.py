@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import os
 
-    from mmtok.project import Loaded
+    from mmtok.inference import Loaded
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
@@ -26,6 +26,6 @@ def load(path: str | os.PathLike) -> Loaded:
       MmtokError: no model there, or a damaged one.
       MismatchError: its tokenizers are not those it was trained with.
     """
-    from mmtok.project import load_anytoany  # here: `import mmtok` stays light
+    from mmtok.inference import load_anytoany  # here: `import mmtok` stays light
 
     return load_anytoany(path)

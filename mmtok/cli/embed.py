@@ -11,8 +11,8 @@ import tyro
 from mmtok.cli.options import parse
 from mmtok.errors import MmtokError, unknown
 from mmtok.files import new_file
+from mmtok.inference import Loaded, load_anytoany
 from mmtok.progress import say
-from mmtok.project import Loaded, load_anytoany
 from mmtok.show import read_value
 
 

@@ -13,8 +13,7 @@ from mmtok.cli.options import parse
 from mmtok.config import to_json
 from mmtok.errors import MmtokError, unknown
 from mmtok.files import new_file, new_files, write_json
-from mmtok.progress import say
-from mmtok.project import (
+from mmtok.inference import (
     MANIFEST,
     MASK,
     RECORDS,
@@ -44,6 +43,7 @@ from mmtok.project import (
     work,
     write_answer,
 )
+from mmtok.progress import say
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

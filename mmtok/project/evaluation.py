@@ -6,11 +6,11 @@ from pathlib import Path
 from mmtok.errors import MmtokError
 from mmtok.eval.harness import Evaluation, Example, evaluate
 from mmtok.files import new_file, write_json
+from mmtok.inference.loaded import Loaded
+from mmtok.inference.opening import load_anytoany
+from mmtok.inference.pictures import draw
 from mmtok.progress import say
 from mmtok.project.config import Project
-from mmtok.project.loaded import Loaded
-from mmtok.project.opening import load_anytoany
-from mmtok.project.pictures import draw
 from mmtok.show import gallery
 from mmtok.source import Sample, Source
 

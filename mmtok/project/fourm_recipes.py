@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmtok.generate import Target
+from mmtok.inference.recipes import Recipe
 from mmtok.modality import Modality
-from mmtok.project.recipes import Recipe
 
 # 4M chose its top_p for the distribution before the temperature.
 NUCLEUS: Mapping[str, Any] = {"top_p": 0.8, "tempered_top_p": False}

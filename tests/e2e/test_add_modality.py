@@ -10,7 +10,13 @@ import pytest
 from PIL import Image
 
 from mmtok.data import Store
-from mmtok.project import evaluate_project, load_project, tokenize_project, train_project, train_tokenizers
+from mmtok.project import (
+    evaluate_project,
+    load_project,
+    tokenize_project,
+    train_project,
+    train_tokenizers,
+)
 
 HERE = Path(__file__).parent
 FILE = HERE / "thermal.py"

@@ -17,7 +17,7 @@ from PIL import Image
 
 from mmtok.cli import main
 from mmtok.errors import MmtokError
-from mmtok.project import load_anytoany
+from mmtok.inference import load_anytoany
 from mmtok.tokenizers.artifact import load
 from mmtok.tokenizers.text import TextTokenizer
 

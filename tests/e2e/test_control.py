@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmtok.project import Job, Part, Stage, load_anytoany
+from mmtok.inference import Job, Part, Stage, load_anytoany
 
 
 @pytest.fixture(scope="module")

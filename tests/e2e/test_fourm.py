@@ -12,9 +12,16 @@ from PIL import Image
 
 from mmtok.data import tokenize
 from mmtok.files import write_json
+from mmtok.inference import load_anytoany
 from mmtok.masking import MaskingConfig
 from mmtok.model import load_model, named_parameters
-from mmtok.project import Field, Initial, Project, load_anytoany, train_project, train_tokenizers
+from mmtok.project import (
+    Field,
+    Initial,
+    Project,
+    train_project,
+    train_tokenizers,
+)
 from mmtok.project.tokenizers import open_tokenizers
 from mmtok.source import Sample
 from mmtok.tensors import TensorFile

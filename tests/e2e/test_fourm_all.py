@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
+from mmtok.inference import load_anytoany
 from mmtok.interop.fourm import tokenizer_config
 from mmtok.interop.fourm.checkpoint import write_text
 from mmtok.interop.fourm.modalities import MODALITIES
 from mmtok.interop.fourm.tokenizers import export_tokenizer
-from mmtok.project import load_anytoany
 from mmtok.show import picture, read_value
 from mmtok.tokenizers.artifact import create, load
 from mmtok.tokenizers.networks.mlp import MLPConfig

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmtok.project import load_anytoany
-from mmtok.project.batchwork import write_value
+from mmtok.inference import load_anytoany
+from mmtok.inference.batchwork import write_value
 
 BAD = "broken"
 ASKED = ("--to", "depth,camera", "--set", "depth.steps=2", "--temperature", "1", "--batch-size", "2")
@@ -20,7 +20,7 @@ ASKED = ("--to", "depth,camera", "--set", "depth.steps=2", "--temperature", "1",
 def loaded_once(monkeypatch):
     """Opens the tiny model once for all tests."""
     monkeypatch.setattr("mmtok.cli.sample.load_anytoany", _load)
-    monkeypatch.setattr("mmtok.project.manifest.load_anytoany", _load)
+    monkeypatch.setattr("mmtok.inference.manifest.load_anytoany", _load)
 
 
 _load = functools.cache(load_anytoany)
@@ -106,13 +106,13 @@ def test_stopped_run_goes_on_and_ends_the_same(
         return write_value(*words)
 
     with monkeypatch.context() as patch:
-        patch.setattr("mmtok.project.batchwork.write_value", stopping)
+        patch.setattr("mmtok.inference.batchwork.write_value", stopping)
         assert mmtok(*words).code == 130
     (tmp_path / "out" / "depth" / ".left.npy.tmp").write_text("by a run that was killed")
     with (tmp_path / "out" / "samples.jsonl").open("ab") as file:
         file.write(b'{"number": 1, "na')
     written.clear()
-    monkeypatch.setattr("mmtok.project.batchwork.write_value", counting)
+    monkeypatch.setattr("mmtok.inference.batchwork.write_value", counting)
     assert "1 of 5 samples failed" in mmtok(*words).error
     assert len(written) == (8 if stopped_after == 1 else 4)
     assert same(contents(tmp_path / "out"), contents(whole))

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from mmtok.data import Store
-from mmtok.project import Field, Project, load_anytoany, load_project, tokenize_project, train_project, train_tokenizers
+from mmtok.inference import load_anytoany
+from mmtok.project import (
+    Field,
+    Project,
+    load_project,
+    tokenize_project,
+    train_project,
+    train_tokenizers,
+)
 from mmtok.tokenizers.images import ImageConfig
 from mmtok.train.config import FitConfig
 

@@ -10,10 +10,10 @@ import pytest
 
 from mmtok.errors import MmtokError
 from mmtok.grammar import ILLEGAL, Grammar
+from mmtok.inference.opening import PRETRAINED
 from mmtok.interop.fourm.forms import METADATA, PERSON
 from mmtok.interop.fourm.texts import FourMTextConfig, FourMTextTokenizer
 from mmtok.modality import Vocabulary
-from mmtok.project.opening import PRETRAINED
 from mmtok.scenes import samples
 from mmtok.tokenizers.artifact import Tokenizer, create, load
 from mmtok.tokenizers.coordinates import BoxConfig, MetadataConfig, PaletteConfig

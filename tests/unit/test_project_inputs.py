@@ -10,8 +10,8 @@ from PIL import Image
 
 from mmtok.errors import MmtokError
 from mmtok.generate import Sampler
+from mmtok.inference import Loaded, Origin
 from mmtok.modality import Modality, Vocabulary
-from mmtok.project import Loaded, Origin
 
 WORDS = Vocabulary(size=32, sentinel_first=4, sentinel_count=8)
 

@@ -6,8 +6,7 @@ import pytest
 
 from mmtok.errors import MmtokError
 from mmtok.generate import Target
-from mmtok.modality import Modality, Vocabulary
-from mmtok.project.plans import (
+from mmtok.inference.plans import (
     PlanFile,
     check_fit,
     parse_settings,
@@ -15,6 +14,7 @@ from mmtok.project.plans import (
     with_own_settings,
     with_settings,
 )
+from mmtok.modality import Modality, Vocabulary
 
 WORDS = Vocabulary(size=32, sentinel_first=4, sentinel_count=8)
 MODALITIES = {

@@ -12,8 +12,8 @@ from PIL import Image
 from mmtok.batch import TokenColumn
 from mmtok.errors import MmtokError
 from mmtok.generate import Generated, Sampler
+from mmtok.inference import Answers, Loaded
 from mmtok.modality import Modality, Vocabulary
-from mmtok.project import Answers, Loaded
 from mmtok.tokenizers.artifact import Tokenizer
 
 

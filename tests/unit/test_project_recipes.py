@@ -10,11 +10,11 @@ from mmtok.config import from_json, to_json
 from mmtok.errors import MismatchError, MmtokError
 from mmtok.generate import Sampler, Target
 from mmtok.generate.plan import validate
+from mmtok.inference import Loaded
+from mmtok.inference.recipes import Recipe, choose
 from mmtok.interop.fourm.modalities import MODALITIES
 from mmtok.modality import Modality, Role, Vocabulary
-from mmtok.project import Loaded
 from mmtok.project.fourm_recipes import default_plan, recipes
-from mmtok.project.recipes import Recipe, choose
 
 SMALL = [item for name, item in MODALITIES.items() if "@448" not in name]
 LARGE = [

@@ -6,9 +6,9 @@ import pytest
 from mmtok.batch import TokenColumn
 from mmtok.errors import MmtokError
 from mmtok.generate import Generated, Known
+from mmtok.inference.kinds import unit
+from mmtok.inference.reductions import Likelihood, check_reduction, reduce
 from mmtok.modality import Modality, Vocabulary
-from mmtok.project.kinds import unit
-from mmtok.project.reductions import Likelihood, check_reduction, reduce
 
 
 def shown(show: str, **changes) -> Modality:

@@ -10,8 +10,7 @@ from PIL import Image
 
 from mmtok.errors import MmtokError
 from mmtok.generate import Known
-from mmtok.modality import Modality, Vocabulary
-from mmtok.project.regions import (
+from mmtok.inference.regions import (
     Part,
     check_box,
     keep_parts,
@@ -23,6 +22,7 @@ from mmtok.project.regions import (
     whole,
     whole_cells,
 )
+from mmtok.modality import Modality, Vocabulary
 
 GRID = Modality(name="rgb", kind="grid", shape=(4, 4), vocabulary=Vocabulary(size=8))
 LINE = Modality(name="sound", kind="grid", shape=(16,), vocabulary=Vocabulary(size=8))

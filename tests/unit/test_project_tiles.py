@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmtok.errors import MmtokError
-from mmtok.project.kinds import unit
-from mmtok.project.tiles import Tiling, blend, common_scale
+from mmtok.inference.kinds import unit
+from mmtok.inference.tiles import Tiling, blend, common_scale
 
 tilings = st.builds(
     lambda size, down, right, overlap: Tiling.over(size + down, size + right, size=size, overlap=overlap),

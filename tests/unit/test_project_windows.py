@@ -5,10 +5,10 @@ import pytest
 
 from mmtok.batch import TokenColumn
 from mmtok.errors import MmtokError
+from mmtok.inference.answers import Answers
+from mmtok.inference.reductions import Likelihood
+from mmtok.inference.windows import cut, tiled
 from mmtok.modality import Modality, Vocabulary
-from mmtok.project.answers import Answers
-from mmtok.project.reductions import Likelihood
-from mmtok.project.windows import cut, tiled
 
 SIZES = {"rgb": 16, "feature": 4}
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mmtok.errors import MmtokError
-from mmtok.project.kinds import Kind, channels_last, is_defined, kind_of, like, undefined, unit
+from mmtok.inference.kinds import Kind, channels_last, is_defined, kind_of, like, undefined, unit
 
 RELATIVE = ("depth", "relative_depth")
 """Ways to show (`Modality.show`) values whose scale and shift a model gets right only within one window."""

@@ -6,9 +6,9 @@ from pathlib import Path
 from mmtok.config import from_json
 from mmtok.errors import MismatchError, MmtokError
 from mmtok.generate import Sampler, Target
+from mmtok.inference.loaded import Loaded
+from mmtok.inference.recipes import Recipe
 from mmtok.model import load_model
-from mmtok.project.loaded import Loaded
-from mmtok.project.recipes import Recipe
 from mmtok.tokenizers.artifact import load
 
 PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"

@@ -7,7 +7,7 @@ from mmtok.errors import MmtokError, suggest
 
 
 def read_folder(path: Path, shows: Mapping[str, str], fields: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Finds the samples of a folder; see `mmtok.project.inputs.Origin.open`.
+    """Finds the samples of a folder; see `mmtok.inference.inputs.origin.Origin.open`.
 
     Args:
       path: The folder.

@@ -8,14 +8,14 @@ from typing import Any
 
 from mmtok.batch import TokenColumn
 from mmtok.errors import MmtokError
-from mmtok.project.given import Given
-from mmtok.project.masks import with_mask
+from mmtok.inference.inputs.given import Given
+from mmtok.inference.inputs.masks import with_mask
 from mmtok.show import read_value, takes_text
 
 
 @dataclasses.dataclass(frozen=True)
 class Words:
-    """Samples given as words that `mmtok.show.read_value` reads; see `mmtok.project.given.Inputs`.
+    """Samples given as words that `mmtok.show.read_value` reads; see `mmtok.inference.inputs.given.Inputs`.
 
     Attributes:
       names: Of the samples.

@@ -15,12 +15,12 @@ from mmtok.config import from_json, to_json
 from mmtok.errors import MismatchError, MmtokError
 from mmtok.files import read_json
 from mmtok.generate import Target
-from mmtok.project.inputs import Origin
-from mmtok.project.job import Job, Stage
-from mmtok.project.loaded import Loaded
-from mmtok.project.opening import load_anytoany
-from mmtok.project.reductions import Reduction
-from mmtok.project.regions import Box
+from mmtok.inference.inputs.origin import Origin
+from mmtok.inference.job import Job, Stage
+from mmtok.inference.loaded import Loaded
+from mmtok.inference.opening import load_anytoany
+from mmtok.inference.reductions import Reduction
+from mmtok.inference.regions import Box
 
 MANIFEST = "manifest.json"
 

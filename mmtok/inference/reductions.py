@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 
 from mmtok.errors import MmtokError
 from mmtok.generate import Generated, Known
+from mmtok.inference.kinds import Kind, channels_last, is_defined, kind_of, like, undefined, unit
 from mmtok.modality import Modality
-from mmtok.project.kinds import Kind, channels_last, is_defined, kind_of, like, undefined, unit
 
 Reduction = Literal["mean", "median", "vote"]
 

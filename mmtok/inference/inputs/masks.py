@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from mmtok.errors import MmtokError
-from mmtok.project.loaded import Loaded
-from mmtok.project.regions import Part, read_mask
+from mmtok.inference.loaded import Loaded
+from mmtok.inference.regions import Part, read_mask
 
 MASK = ".mask"
 """Behind the name of a raw field: where the masks of its pictures are, a sub-folder or a column."""
@@ -19,7 +19,7 @@ def mask_columns(model: Loaded) -> dict[str, str]:
 
 
 def with_mask(values: Mapping[str, Any], field: str, path: Path) -> dict[str, Any]:
-    """Returns a sample with a mask (see `mmtok.project.read_mask`) laid on the picture of a field.
+    """Returns a sample with a mask (see `mmtok.inference.read_mask`) laid on the picture of a field.
 
     Raises:
       MmtokError: there is no picture, or the mask does not fit.

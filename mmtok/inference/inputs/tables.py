@@ -14,7 +14,7 @@ _NAME = "name"
 
 
 def read_table(path: Path, shows: Mapping[str, str], fields: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Reads a table; see `mmtok.project.inputs.Origin.open`.
+    """Reads a table; see `mmtok.inference.inputs.origin.Origin.open`.
 
     Args:
       path: A file that ends like one of `TABLES`.

@@ -12,13 +12,13 @@ from PIL import Image
 from mmtok.config import to_json
 from mmtok.errors import MmtokError
 from mmtok.files import new_file, write_json
+from mmtok.inference.answers import Answers, contact_sheet
+from mmtok.inference.inputs.given import Given, Inputs
+from mmtok.inference.job import Job
+from mmtok.inference.manifest import MANIFEST, Manifest
+from mmtok.inference.probabilities import write_probabilities
+from mmtok.inference.records import Record, Records
 from mmtok.progress import Progress, say
-from mmtok.project.answers import Answers, contact_sheet
-from mmtok.project.given import Given, Inputs
-from mmtok.project.job import Job
-from mmtok.project.manifest import MANIFEST, Manifest
-from mmtok.project.probabilities import write_probabilities
-from mmtok.project.records import Record, Records
 from mmtok.show import read_value, write_value
 
 RECORDS = "samples.jsonl"

@@ -11,12 +11,12 @@ import numpy as np
 from mmtok.batch import TokenColumn
 from mmtok.errors import MmtokError
 from mmtok.generate import Known, Target, describe, validate
+from mmtok.inference.answers import Answers, with_entropies, with_uncertainties
+from mmtok.inference.loaded import Loaded
+from mmtok.inference.reductions import Reduction, check_reduction
+from mmtok.inference.regions import Box, Part, check_box, keep_parts, place
+from mmtok.inference.windows import check_tiles, cut, tiled
 from mmtok.modality import Modality
-from mmtok.project.answers import Answers, with_entropies, with_uncertainties
-from mmtok.project.loaded import Loaded
-from mmtok.project.reductions import Reduction, check_reduction
-from mmtok.project.regions import Box, Part, check_box, keep_parts, place
-from mmtok.project.windows import check_tiles, cut, tiled
 from mmtok.source import Sample
 
 
@@ -108,7 +108,7 @@ class Job:
         """Returns samples of whose pictures only those parts are known that the job says.
 
         Raises:
-          MmtokError: see `mmtok.project.Part`.
+          MmtokError: see `mmtok.inference.Part`.
         """
         found = {field for field in {*self.keep, *self.place} if any(field in sample for sample in samples)}
         placed = [

@@ -5,13 +5,13 @@ from collections.abc import Collection
 from pathlib import Path
 
 from mmtok.errors import MmtokError, suggest
-from mmtok.project.folders import read_folder
-from mmtok.project.given import Inputs, check_name
-from mmtok.project.loaded import Loaded
-from mmtok.project.masks import mask_columns
-from mmtok.project.stored import open_store
-from mmtok.project.tables import TABLES, read_table
-from mmtok.project.words import Words
+from mmtok.inference.inputs.folders import read_folder
+from mmtok.inference.inputs.given import Inputs, check_name
+from mmtok.inference.inputs.masks import mask_columns
+from mmtok.inference.inputs.stored import open_store
+from mmtok.inference.inputs.tables import TABLES, read_table
+from mmtok.inference.inputs.words import Words
+from mmtok.inference.loaded import Loaded
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,14 +9,14 @@ import numpy as np
 from mmtok.batch import TokenColumn
 from mmtok.errors import MismatchError, MmtokError, unknown
 from mmtok.generate import Features, Known, Sampler, Target
+from mmtok.inference.answers import Answers
+from mmtok.inference.plans import check_fit, with_settings
+from mmtok.inference.recipes import Recipe, choose
+from mmtok.inference.reductions import Likelihood
+from mmtok.inference.regions import Part, Region, keep_parts, known_parts, paste, show_region, whole
+from mmtok.inference.scores import Scores
+from mmtok.inference.windows import check_tiles, tiled
 from mmtok.modality import Modality, by_name
-from mmtok.project.answers import Answers
-from mmtok.project.plans import check_fit, with_settings
-from mmtok.project.recipes import Recipe, choose
-from mmtok.project.reductions import Likelihood
-from mmtok.project.regions import Part, Region, keep_parts, known_parts, paste, show_region, whole
-from mmtok.project.scores import Scores
-from mmtok.project.windows import check_tiles, tiled
 from mmtok.source import Sample
 from mmtok.tokenizers.artifact import Learned, Tokenizer
 
@@ -133,15 +133,15 @@ class Loaded:
 
         Args:
           samples: One sample or several: what is given; any subset of the model's raw fields, another one for each
-            sample if need be. A picture may be known in part (`mmtok.project.Part`); what is known of it stays as it is
-            to the pixel in what is made of the same field.
+            sample if need be. A picture may be known in part (`mmtok.inference.Part`); what is known of it stays as it
+            is, to the pixel, in what is made of the same field.
           targets: Modality names, which get the settings of the default recipe, or settings as `plan` returns them.
           seed: Of all random choices.
           draws: Different answers to each sample.
           numbers: Number of each sample, which together with `seed` decides its random choices; None counts from 0.
           keep: Raw field -> the part of the picture that is known, the same in all samples.
           tiles: Pictures may be larger than the tokenizers take: they are cut into windows that overlap by at least
-            this share of a side, 0 to 0.9, and what is made of the windows is blended (`mmtok.project.tiles`).
+            this share of a side, 0 to 0.9, and what is made of the windows is blended (`mmtok.inference.tiles`).
           batch_size: Answers per compiled step.
           settings: Fields of `Target` such as `temperature=0.5`, which change all targets whose kind they fit.
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from mmtok.batch import TokenColumn
 from mmtok.data import Store
 from mmtok.errors import MismatchError, MmtokError, unknown
-from mmtok.project.given import Given, check_name
-from mmtok.project.loaded import Loaded
+from mmtok.inference.inputs.given import Given, check_name
+from mmtok.inference.loaded import Loaded
 
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """Samples of one split of a token store; see `mmtok.project.given.Inputs`.
+    """Samples of one split of a token store; see `mmtok.inference.inputs.given.Inputs`.
 
     Attributes:
       store: The store.
@@ -66,7 +66,7 @@ class Stored:
 
 
 def open_store(path: str, model: Loaded, *, split: str, fields: Collection[str], asked: Collection[str]) -> Stored:
-    """Opens one split; see `mmtok.project.inputs.Origin.open`.
+    """Opens one split; see `mmtok.inference.inputs.origin.Origin.open`.
 
     Raises:
       MmtokError: no such split, none is named although there are several, or nothing that the model reads.

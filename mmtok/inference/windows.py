@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from mmtok.errors import MmtokError
+from mmtok.inference.answers import Answers
+from mmtok.inference.kinds import kind_of
+from mmtok.inference.tiles import Tiling, blend, check_overlap
 from mmtok.modality import Modality
-from mmtok.project.answers import Answers
-from mmtok.project.kinds import kind_of
-from mmtok.project.tiles import Tiling, blend, check_overlap
 from mmtok.source import Sample
 
 Run = Callable[[Sequence[Sample], Sequence[int], Sequence[int]], Answers]
@@ -54,7 +54,7 @@ def tiled(
       Answers to the whole samples, without tokens: those belong to windows.
 
     Raises:
-      MmtokError: see `cut` and `mmtok.project.tiles.blend`.
+      MmtokError: see `cut` and `mmtok.inference.tiles.blend`.
     """
     pieces = [cut(sample, sizes, overlap=overlap) for sample in samples]
     counts = [len(windows) for _, windows in pieces]

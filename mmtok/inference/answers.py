@@ -11,11 +11,11 @@ from PIL import Image
 from mmtok.batch import TokenColumn
 from mmtok.errors import MmtokError
 from mmtok.generate import Generated
+from mmtok.inference.pictures import draw
+from mmtok.inference.probabilities import entropies
+from mmtok.inference.reductions import Likelihood, Reduction, reduce
+from mmtok.inference.regions import Part, Region, whole, whole_cells
 from mmtok.modality import Modality
-from mmtok.project.pictures import draw
-from mmtok.project.probabilities import entropies
-from mmtok.project.reductions import Likelihood, Reduction, reduce
-from mmtok.project.regions import Part, Region, whole, whole_cells
 from mmtok.show import sheet
 from mmtok.source import Sample
 from mmtok.tokenizers.preprocess import centre_square
@@ -101,7 +101,7 @@ class Answers(Sequence[Mapping[str, Any]]):
     def reduced(self, how: Reduction = "mean") -> "Answers":
         """Returns one answer to each sample, which has what its answers have in common, and how far they lie apart.
 
-        The latter is a further value, TARGET_uncertainty. See `mmtok.project.reductions.reduce`. The result is no
+        The latter is a further value, TARGET_uncertainty. See `mmtok.inference.reductions.reduce`. The result is no
         longer tokens.
 
         Raises:
