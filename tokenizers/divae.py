@@ -106,11 +106,11 @@ class DiVAETokenizer(GridVQTokenizer):
 
     @property
     def decoding_steps(self) -> int:
-        """Passes through the network that `decode` makes."""
-        return len(self.sampler.times(self.config.noise.steps))
+        """Passes through the network that `decode` makes; a few more where they do not divide the noise levels."""
+        return self.sampler.steps
 
     def with_decoding_steps(self, steps: int) -> "DiVAETokenizer":
-        """Returns this tokenizer with about as many passes (see `SamplerConfig.steps`).
+        """Returns this tokenizer with another number of passes (see `SamplerConfig.steps`).
 
         Raises:
           MmtokError: there are not as many noise levels.

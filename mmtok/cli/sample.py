@@ -37,6 +37,7 @@ from mmtok.inference import (
     read_plan,
     read_word,
     repeat,
+    with_decoding_steps,
     with_mask,
     with_own_settings,
     with_settings,
@@ -116,6 +117,8 @@ class Options:
     """Only tokens at least this times as likely as the most likely one, in [0, 1]."""
     guidance: float | None = None
     """Classifier-free guidance scale; 1 is none."""
+    decoder_steps: int | None = None
+    """Passes of tokenizers that decode by diffusion; their own number when left out."""
     batch_size: int = 16
     """Answers at a time."""
     again: str = ""
@@ -260,6 +263,8 @@ def _job(
         job = dataclasses.replace(job, stages=(*stages, Stage(second, plan)))
     elif read and read.then:
         raise MmtokError(f"{options.plan}: holds a plan for a second model; name it by --then")
+    if options.decoder_steps is not None:
+        job = dataclasses.replace(job, stages=with_decoding_steps(job.stages, options.decoder_steps))
     check_fit(job.targets, common)
     for name in own:
         if name not in job.targets:

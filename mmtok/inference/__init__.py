@@ -6,7 +6,7 @@ from mmtok.inference.inputs.given import Inputs
 from mmtok.inference.inputs.masks import MASK, with_mask
 from mmtok.inference.inputs.origin import Origin
 from mmtok.inference.inputs.words import identity, read_word
-from mmtok.inference.job import Job, Stage, plan_after
+from mmtok.inference.job import Job, Stage, plan_after, with_decoding_steps
 from mmtok.inference.loaded import Loaded
 from mmtok.inference.manifest import MANIFEST, Manifest, digest
 from mmtok.inference.opening import load_anytoany
@@ -47,6 +47,7 @@ __all__ = [
     "read_plan",
     "read_word",
     "repeat",
+    "with_decoding_steps",
     "with_mask",
     "with_own_settings",
     "with_settings",

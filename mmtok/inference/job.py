@@ -33,6 +33,22 @@ class Stage:
         return tuple(target.modality for target in self.plan)
 
 
+def with_decoding_steps(stages: Sequence[Stage], steps: int) -> tuple[Stage, ...]:
+    """Returns stages whose targets, where these are decoded by diffusion, take another number of passes.
+
+    Raises:
+      MmtokError: no target is, or there are not as many noise levels.
+    """
+    if not any(stage.model.decoding_steps(stage.targets) for stage in stages):
+        raise MmtokError(f"{steps} decoder steps: every target is decoded in one pass; leave the number out")
+
+    def changed(stage: Stage) -> Stage:
+        chosen = dict.fromkeys(stage.model.decoding_steps(stage.targets), steps)
+        return Stage(stage.model.with_decoding_steps(chosen), stage.plan)
+
+    return tuple(map(changed, stages))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
     """All that decides what is made of a sample; together with its number, also every random choice.

@@ -64,6 +64,20 @@ class Loaded:
                 sizes[modality.source] = max(size, sizes.get(modality.source, 0))
         return sizes
 
+    def decoding_steps(self, targets: Iterable[str]) -> dict[str, int]:
+        """Returns the passes that decoding takes, for those targets that are decoded by diffusion."""
+        steps = {name: self.tokenizers[name].decoding_steps for name in targets}
+        return {name: count for name, count in steps.items() if count is not None}
+
+    def with_decoding_steps(self, steps: Mapping[str, int]) -> "Loaded":
+        """Returns the model with other numbers of passes for some targets that are decoded by diffusion.
+
+        Raises:
+          MmtokError: a target is decoded in one pass, or not in as many.
+        """
+        changed = {name: self.tokenizers[name].with_decoding_steps(count) for name, count in steps.items()}
+        return dataclasses.replace(self, tokenizers={**self.tokenizers, **changed})
+
     def recipe(self, name: str = "", *, given: Collection[str] = ()) -> Recipe:
         """Returns a recipe by name, or the default for some raw fields; that of a model without any makes all it can.
 

@@ -34,18 +34,26 @@ class ModelRecord:
       weights: Their fingerprint.
       tokenizers: Their fingerprints by modality.
       targets: What it made, in order.
+      decoding_steps: Passes that decoding took, of targets that are decoded by diffusion.
     """
 
     path: str
     weights: str
     tokenizers: dict[str, str]
     targets: tuple[str, ...]
+    decoding_steps: dict[str, int] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, stage: Stage, path: str) -> "ModelRecord":
         """Describes the model of a stage."""
         tokenizers = {name: item.fingerprint for name, item in stage.model.modalities.items()}
-        return cls(path=path, weights=stage.model.weights, tokenizers=tokenizers, targets=stage.targets)
+        return cls(
+            path=path,
+            weights=stage.model.weights,
+            tokenizers=tokenizers,
+            targets=stage.targets,
+            decoding_steps=stage.model.decoding_steps(stage.targets),
+        )
 
     def open(self) -> Loaded:
         """Opens the model.
@@ -59,7 +67,7 @@ class ModelRecord:
                 f"{self.path}: the outputs were made by a model whose weights have the fingerprint {self.weights},"
                 f" these have {model.weights}; put the model back"
             )
-        return model
+        return model.with_decoding_steps(self.decoding_steps)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -251,6 +251,7 @@ WRONG_ANSWERS = {
     "--samples 2 --best 3 --to depth": "--best 3: of --samples 2 answers",
     "--samples 2 --best 1 --reduce mean --to depth": "best and reduce: answers are either chosen or brought together",
     "--samples 2 --reduce mean --probabilities --to depth": "probabilities are those of tokens, and answers brought",
+    "--decoder-steps 5 --to depth": "5 decoder steps: every target is decoded in one pass; leave the number out",
     "--tiles 0.5 --probabilities --to depth": "probabilities are those of tokens, and pictures made of windows have",
     "--tiles 1 --to depth": "tiles: the overlap of two windows is a share of their side, 0 to 0.9; it is 1",
     "--tiles 0.5 --to caption": "tiles: 'caption' (shown as text) belongs to a whole picture",

@@ -1,5 +1,6 @@
 """`mmtok.load(...)`: sampling, scoring and looking from Python, around a fake engine."""
 
+import dataclasses
 import functools
 import io
 import subprocess
@@ -12,7 +13,8 @@ from PIL import Image
 from mmtok.batch import TokenColumn
 from mmtok.errors import MmtokError
 from mmtok.generate import Generated, Sampler
-from mmtok.inference import Answers, Loaded
+from mmtok.inference import Answers, Job, Loaded, Stage, with_decoding_steps
+from mmtok.inference.manifest import ModelRecord
 from mmtok.modality import Modality, Vocabulary
 from mmtok.tokenizers.artifact import Tokenizer
 
@@ -127,3 +129,34 @@ def test_importing_mmtok_is_light():
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ran.stdout == "load []\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Diffusion(Codec):
+    """Decodes to the number of its steps."""
+
+    steps: int = 25
+
+    @property
+    def decoding_steps(self):
+        return self.steps
+
+    def with_decoding_steps(self, steps):
+        return dataclasses.replace(self, steps=steps)
+
+    def decode(self, column):
+        return [np.full((2, 2), self.steps, np.uint8) for _ in column.values]
+
+
+def test_decoders_by_diffusion_take_as_many_steps_as_asked_for(model):
+    slow = Diffusion(name="depth", source="depth", config="grey")
+    model = dataclasses.replace(model, tokenizers={**model.tokenizers, "depth": slow})
+    stages = (Stage(model, model.plan(["depth", "mask"])), Stage(model, model.plan(["grey"])))
+    faster = with_decoding_steps(stages, 3)
+    assert [stage.model.decoding_steps(stage.targets) for stage in faster] == [{"depth": 3}, {}]
+    answer = Job(stages=faster[:1]).run([{"grey": GREY}])[0]
+    assert (answer["depth"] == 3).all()
+    record = ModelRecord.of(faster[0], "somewhere")
+    assert record.decoding_steps == {"depth": 3}
+    with pytest.raises(MmtokError, match="5 decoder steps: every target is decoded in one pass"):
+        with_decoding_steps(stages[1:], 5)
