@@ -86,7 +86,7 @@ def test_features_of_pictures(model, mmtok, tmp_path):
         features = dict(found)
     assert features["names"].tolist() == ["a", "b", "c"]
     assert features["pooled"].shape == (3, 32)
-    assert features["tokens"].shape == (3, 224, 32)  # 196 patches and padding
+    assert features["tokens"].shape == (3, 196, 32)
     assert features["valid"].sum(1).tolist() == [196] * 3
     assert set(features["modalities"][features["modality"][features["valid"]]]) == {"rgb@224"}
     np.testing.assert_allclose(features["pooled"], features["tokens"].sum(1) / 196, atol=1e-5)
