@@ -13,6 +13,7 @@ from cattrs.v import transform_error
 from mmtok.errors import MmtokError, suggest
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 
 
 def to_json(value: Any) -> Any:
@@ -50,7 +51,9 @@ def from_json(cls: type[T], data: Any, *, where: str) -> T:
     try:
         return converter.structure(data, cls)
     except BaseValidationError as error:
-        extra = _first_extra(error)
+        refused, extra = _first(error, MmtokError), _first(error, ForbiddenExtraKeysError)
+        if refused is not None:
+            raise MmtokError(f"{where}: {refused}") from None
         if extra is not None:
             known = [field.name for field in dataclasses.fields(extra.cl)] if dataclasses.is_dataclass(extra.cl) else []
             name = sorted(extra.extra_fields)[0]
@@ -58,11 +61,12 @@ def from_json(cls: type[T], data: Any, *, where: str) -> T:
         raise MmtokError(f"{where}: {'; '.join(transform_error(error, path=cls.__name__))}") from None
 
 
-def _first_extra(error: BaseException) -> ForbiddenExtraKeysError | None:
-    if isinstance(error, ForbiddenExtraKeysError):
+def _first(error: BaseException, kind: type[E]) -> E | None:
+    """Returns the first exception of a kind in a tree of them."""
+    if isinstance(error, kind):
         return error
     for inner in getattr(error, "exceptions", ()):
-        found = _first_extra(inner)
+        found = _first(inner, kind)
         if found is not None:
             return found
     return None

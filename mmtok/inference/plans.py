@@ -115,12 +115,15 @@ def with_own_settings(plan: Sequence[Target], settings: Mapping[str, Mapping[str
 
 
 def _changed(target: Target, settings: Mapping[str, Any]) -> Target:
+    """Weights take the place of the guidance that the target had."""
+    values = ({"guidance": 1.0} if settings.get("weights") else {}) | dict(settings)
+    where = " ".join(f"{target.modality}.{key}={value}" for key, value in settings.items())
+    changed = from_json(Target, {**to_json(target), **values}, where=where)
     for key, value in settings.items():
-        where = f"{target.modality}.{key}={value}"
-        target = from_json(Target, {**to_json(target), key: value}, where=where)
-        if to_json(getattr(target, key)) != value:  # such as 2.5 steps, of which a conversion would make 2
-            raise MmtokError(f"{where}: this would be read as {getattr(target, key)}; give a value of that type")
-    return target
+        if to_json(getattr(changed, key)) != value:  # such as 2.5 steps, of which a conversion would make 2
+            found = f"{target.modality}.{key}={value}: this would be read as {getattr(changed, key)}"
+            raise MmtokError(f"{found}; give a value of that type")
+    return changed
 
 
 def _check_key(key: str) -> None:

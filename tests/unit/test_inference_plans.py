@@ -1,5 +1,6 @@
 """Plans as data: files, words of the command line, and settings for all targets that they fit."""
 
+import dataclasses
 import json
 
 import pytest
@@ -44,6 +45,15 @@ def test_settings_of_single_targets():
     assert depth == Target(modality="depth@224", steps=4, tempered_top_p=False, scheme="maskgit", temperature=2.0)
     assert caption == Target(modality="caption", temperature=0.3, top_k=3)
     assert with_own_settings(PLAN, parse_settings(["depth@224.steps=null"])) == PLAN
+
+
+def test_weights_take_the_place_of_the_guidance_a_target_had():
+    plan = (dataclasses.replace(PLAN[0], guidance=2.0), *PLAN[1:])
+    words = ['depth@224.weights={"caption": 3, "rgb": -0.5}']
+    weighted = with_own_settings(plan, parse_settings(words))[0]
+    assert (weighted.weights, weighted.guidance) == ({"caption": 3, "rgb": -0.5}, 1.0)
+    with pytest.raises(MmtokError, match="guidance 2 and weights both guide it; leave one of them out"):
+        with_own_settings(plan, parse_settings([*words, "depth@224.guidance=2"]))
 
 
 @pytest.mark.parametrize(
