@@ -192,10 +192,11 @@ def test_the_best_by_a_score_of_ones_own(model, folder):
 
 def test_a_second_model_goes_on_where_the_first_ends(model, folder):
     picture = read(folder / "small.png")
-    plans = model.plan(["depth"], temperature=0.0), model.plan(["camera"], temperature=0.0)
+    # one step each: the order of positions hangs on a target's place in its plan
+    plans = model.plan(["depth"], temperature=0.0, steps=1), model.plan(["camera"], temperature=0.0, steps=1)
     samples = [{"rgb": Part(picture, (0.0, 0.0, 0.5, 1.0))}, {"rgb": picture}]
     answers = Job(stages=tuple(Stage(model, plan) for plan in plans)).run(samples)
-    chained = model.sample(samples, ["depth", "camera"], temperature=0.0)
+    chained = model.sample(samples, [*plans[0], *plans[1]])
     for name in ("depth", "camera"):
         np.testing.assert_allclose(answers[1][name], chained[1][name], rtol=1e-5)
     np.testing.assert_array_equal(answers.columns["rgb"].length, [0, 16])  # a part is no whole to be handed on
