@@ -130,7 +130,7 @@ def per_device(
       MmtokError: an axis of an array does not divide by the devices that its name is split over.
     """
     placement = _PLACEMENT.get()
-    if placement is None:
+    if placement is None or placement.mesh.size == 1:
         return function
     ins, outs = (tuple(map(placement.spec, names)) for names in (inputs, outputs))
     mapped = jax.shard_map(function, mesh=placement.mesh, in_specs=ins, out_specs=outs, check_vma=False)

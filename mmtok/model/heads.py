@@ -18,9 +18,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mmtok import axes
 
-TILES = (128, 512)
-"""Fewest and most targets of a tile: a CPU wants its logits in the cache, an accelerator wants to touch the gradient of
-the table, which every tile adds to, seldom."""
+TILES = {"cpu": (96, 96), "gpu": (128, 512), "tpu": (128, 512)}
+"""Fewest and most targets of a tile: a CPU wants its logits in the cache and few rows of it empty, an accelerator wants
+to touch the gradient of the table, which every tile adds to, seldom."""
 
 PIECE = 2**22
 """Largest gradient that is summed over devices at a time, in numbers."""
@@ -116,7 +116,8 @@ def _walk(
     """Returns totals per modality and, if asked for, the gradients of their sum; of one device's targets and width."""
     count = max(head.modality for head in heads) + 1
     rows, dim = hidden.shape
-    tile = min(max(TILES[0], _power_of_two(rows // len(heads))), TILES[1])
+    fewest, most = TILES[axes.platform()]
+    tile = min(max(fewest, _power_of_two(rows // len(heads))), most)
     order = jnp.argsort(group, stable=True)
     sizes = jnp.zeros(count + 1, jnp.int32).at[group].add(1)[:count]
     starts = jnp.cumsum(sizes) - sizes
@@ -145,12 +146,12 @@ def _walk(
                 if with_gradients:
                     d_logits = jnp.where(counts, d_logits, 0.0).astype(dtype)
                     dh = jnp.matmul(d_logits, w, preferred_element_type=jnp.float32)
-                    dw = dw + jnp.matmul(h.T, d_logits, preferred_element_type=jnp.float32)
+                    dw = dw + jnp.matmul(d_logits.T, h, preferred_element_type=jnp.float32)
                     old = jax.lax.dynamic_slice(d_hidden, (start, 0), dh.shape)
                     d_hidden = jax.lax.dynamic_update_slice(d_hidden, old + dh, (start, 0))
                 return total, d_hidden, dw
 
-            dw = jnp.zeros((dim, size if with_gradients else 0), jnp.float32)
+            dw = jnp.zeros((size if with_gradients else 0, dim), jnp.float32)
             total, d_hidden, dw = jax.lax.fori_loop(
                 0, -(-sizes[owner] // tile), one_tile, (jnp.float32(0), d_hidden, dw)
             )
@@ -180,20 +181,22 @@ def _score(
     return nats, jnp.exp(logits - normaliser) - hit
 
 
-def _put(dw: Float[Array, "D V"], d_table: Float[Array, "rows d"], offset: Array) -> Float[Array, "rows d"]:
+def _put(dw: Float[Array, "V D"], d_table: Float[Array, "rows d"], offset: Array) -> Float[Array, "rows d"]:
     """Puts a vocabulary's gradient, summed over the devices that share the table, into its rows.
 
     One piece after the other, the width first: libtpu sums whole arrays on every device, twice the traffic, where they
     are large, are to be split along columns or have an odd number of them. The last piece reaches back over the one
     before.
     """
-    size = dw.shape[1]
-    width = min(size, _power_of_two(PIECE // dw.shape[0])) if axes.parts("table") > 1 else size
+    size, dim = dw.shape
+    if axes.parts("table") == 1:
+        return jax.lax.dynamic_update_slice(d_table, dw, (offset, 0))
+    width = min(size, _power_of_two(PIECE // dim))
 
     def one_piece(index: Array, d_table: Array) -> Array:
         start = jnp.minimum(index * width, size - width)
-        piece = jax.lax.dynamic_slice(dw, (0, start), (dw.shape[0], width))
-        piece = axes.scatter_sum(piece, "table", axis=0)
+        piece = jax.lax.dynamic_slice(dw, (start, 0), (width, dim))
+        piece = axes.scatter_sum(piece.T, "table", axis=0)
         return jax.lax.dynamic_update_slice(d_table, piece.T, (offset + start, 0))
 
     return jax.lax.fori_loop(0, -(-size // width), one_piece, d_table)
