@@ -1,9 +1,7 @@
 """Lays the planned tokens out in encoder and decoder slots."""
 
-from collections.abc import Iterator
-
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Int, Real
 
 from mmtok.batch import DecoderSlots, EncoderSlots, MaskedBatch, TokenBatch, TokenColumn
 from mmtok.masking import grids, spans
@@ -22,12 +20,12 @@ def lay_out(
     read, asked = (np.full((codes.max(), len(slots.row)), -1, np.int32) for slots in (encoder, decoder))
     given = np.where(np.arange(codes.max())[:, None] < codes[decoder.modality], 0, -1)
     limit = np.where(causal[decoder.modality], decoder.column + 1, decoder.stop)
-    for m, chosen in _choices(draws.stream(Stream.GRID), plan, modalities):
-        encoder.position[encoder.part(m)] = chosen.shown
-        decoder.position[decoder.part(m)] = chosen.asked
-    vectors = {}
+    places, vectors = draws.stream(Stream.GRID), {}
     for m, modality in enumerate(modalities):
         shown, hidden, column = encoder.part(m), decoder.part(m), tokens.get(modality.name)
+        if not modality.in_spans:
+            chosen = grids.choose(places.stream(m), modality.size, shown=plan.shown[:, m], asked=plan.asked[:, m])
+            encoder.position[shown], decoder.position[hidden] = chosen.shown, chosen.asked
         if modality.kind == "continuous":
             read[0, shown] = encoder.rank[shown]
             vectors[modality.name] = _vectors(encoder, m, plan, column, modality, most=inputs)
@@ -102,18 +100,11 @@ class _Slots:
         return result.reshape(*self.valid.shape, len(values))
 
 
-def _choices(draws: Draws, plan: Plan, modalities: tuple[Modality, ...]) -> Iterator[tuple[int, grids.Choice]]:
-    """Yields index and positions of each modality that is masked position by position."""
-    for m, modality in enumerate(modalities):
-        if not modality.in_spans:
-            yield m, grids.choose(draws.stream(m), modality.size, shown=plan.shown[:, m], asked=plan.asked[:, m])
-
-
 def _vectors(
     slots: _Slots, m: int, plan: Plan, column: TokenColumn | None, modality: Modality, *, most: int
-) -> Shaped[np.ndarray, "B rows channels"]:
-    """Returns the visible vectors of a continuous modality, in the dtype of the tokens."""
-    dtype = np.float32 if column is None else column.values.dtype
+) -> Real[np.ndarray, "B rows channels"]:
+    """Returns the visible vectors of a continuous modality: as bytes if that is what the tokens are, else float32."""
+    dtype = np.uint8 if column is not None and column.values.dtype == np.uint8 else np.float32
     result = np.zeros((len(slots.valid), min(most, modality.size), modality.channels), dtype)
     if column is None:
         return result
