@@ -2,8 +2,8 @@
 
 Prints samples per second of CPU time for the 8-modality set of 4M (128 + 128 tokens) and the 19 input modalities of
 4M-21 (256 + 256 tokens), beside the speed of the 4M reference masker (Python, per sample). The reference leaves
-pixels where they are; ours also gathers the visible patches as float32, so both cases are shown: with one number
-per patch (`tokens`) and with whole patches (`+ pixels`).
+pixels where they are; ours also gathers the visible patches, as the bytes that they are (the device makes them
+float32), so both cases are shown: with one number per patch (`tokens`) and with whole patches (`+ pixels`).
 """
 
 import os

@@ -155,6 +155,8 @@ def _whole(
     grid: Bool[np.ndarray, " m"],
 ) -> tuple[Bool[np.ndarray, "B m"], Bool[np.ndarray, "B m"], Bool[np.ndarray, " B"]]:
     """Narrows both pools to disjoint random subsets in samples that go whole and have two modalities for it."""
+    if not task.whole.any():
+        return shows, asks, task.whole
     # One modality is set aside to be asked, so that the visible ones never leave nothing to ask.
     spare = asks & ~(shows & (shows.sum(axis=1, keepdims=True) == 1))
     priority = np.where(spare, draws.stream(0).uniform(spare.shape[1]), 0.0)

@@ -98,11 +98,11 @@ class Draws:
         rows = np.arange(len(alpha))
         while len(rows):
             attempt += 1
-            draws = self[rows]
-            x = ndtri(draws.stream(attempt, 0).uniform(count))
+            draws = self[rows].stream(attempt)
+            x = ndtri(draws.stream(0).uniform(count))
             v = np.maximum(1 + x / np.sqrt(9 * d[rows]), 1e-100) ** 3
             bound = x * x / 2 + d[rows] * (1 - v + np.log(v))
-            accept = todo[rows] & (np.log(draws.stream(attempt, 1).uniform(count)) < bound)
+            accept = todo[rows] & (np.log(draws.stream(1).uniform(count)) < bound)
             result[rows] += np.where(accept, np.log(d[rows] * v), 0.0)
             todo[rows] &= ~accept
             rows = rows[todo[rows].any(axis=1)]

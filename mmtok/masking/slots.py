@@ -1,9 +1,9 @@
 """Lays the planned tokens out in encoder and decoder slots."""
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Real
 
-from mmtok.batch import DecoderSlots, EncoderSlots, MaskedBatch, TokenBatch
+from mmtok.batch import DecoderSlots, EncoderSlots, MaskedBatch, TokenBatch, TokenColumn
 from mmtok.masking import grids, spans
 from mmtok.masking.plan import Plan
 from mmtok.masking.random import Draws, Stream
@@ -14,82 +14,106 @@ def lay_out(
     draws: Draws, plan: Plan, tokens: TokenBatch, modalities: tuple[Modality, ...], *, inputs: int, targets: int
 ) -> MaskedBatch:
     """Returns the batch of `inputs` encoder and `targets` decoder slots; both follow the order of `modalities`."""
-    codes = max(modality.codes for modality in modalities)
-    encoder, decoder = _Slots(plan.shown, inputs, codes), _Slots(plan.asked, targets, codes)
-    given = np.full(decoder.ids.shape, -1, np.int32)
-    limit = np.zeros(decoder.position.shape, np.int32)
-    vectors = {}
+    codes = np.array([modality.codes for modality in modalities])
+    causal = np.array([modality.kind == "sequence" for modality in modalities])
+    encoder, decoder = _Slots(plan.shown, inputs), _Slots(plan.asked, targets)
+    read, asked = (np.full((codes.max(), len(slots.row)), -1, np.int32) for slots in (encoder, decoder))
+    given = np.where(np.arange(codes.max())[:, None] < codes[decoder.modality], 0, -1)
+    limit = np.where(causal[decoder.modality], decoder.column + 1, decoder.stop)
+    places, vectors = draws.stream(Stream.GRID), {}
     for m, modality in enumerate(modalities):
-        k = modality.codes
+        shown, hidden, column = encoder.part(m), decoder.part(m), tokens.get(modality.name)
+        if not modality.in_spans:
+            chosen = grids.choose(places.stream(m), modality.size, shown=plan.shown[:, m], asked=plan.asked[:, m])
+            encoder.position[shown], decoder.position[hidden] = chosen.shown, chosen.asked
         if modality.kind == "continuous":
-            vectors[modality.name] = np.zeros(
-                (len(plan.shown), min(inputs, modality.size), modality.channels), np.float32
-            )
-        if modality.name not in tokens:
+            read[0, shown] = encoder.rank[shown]
+            vectors[modality.name] = _vectors(encoder, m, plan, column, modality, most=inputs)
+        elif column is None:
             continue
-        values = tokens[modality.name].values
-        if modality.variable:
-            slot, row, rank = encoder.place(m)
-            encoder.position.flat[slot] = rank
-            encoder.ids.reshape(-1, codes)[slot, 0] = rank
-            masked = plan.masked[m]
-            _, column = spans.places(masked, shown=plan.shown[:, m])
-            vectors[modality.name][row, rank] = np.where(masked.masked[row, column, None], 0, values[row, column])
-            continue
-        if modality.kind == "sequence":
-            vocabulary = modality.vocabulary
+        elif modality.kind == "sequence":
+            masked, vocabulary = plan.masked[m], modality.vocabulary
             assert vocabulary is not None
-            slot, _, rank = encoder.place(m)
-            encoder.position.flat[slot] = rank
-            encoder.ids.reshape(-1, codes)[slot, 0] = spans.inputs(
-                plan.masked[m], shown=plan.shown[:, m], vocabulary=vocabulary
-            )
-            slot, row, rank = decoder.place(m)
-            decoder.position.flat[slot] = rank
-            sequence = spans.targets(plan.masked[m], vocabulary=vocabulary)
-            column = plan.start[m][row] + rank
-            given.reshape(-1, codes)[slot, 0] = sequence[row, column]
-            decoder.ids.reshape(-1, codes)[slot, 0] = sequence[row, column + 1]
-            limit.flat[slot] = slot % targets + 1
-            continue
-        chosen = grids.choose(
-            draws.stream(Stream.GRID, m), modality.size, shown=plan.shown[:, m], asked=plan.asked[:, m]
-        )
-        slot, row, rank = encoder.place(m)
-        encoder.position.flat[slot] = chosen.shown
-        if modality.kind == "continuous":
-            encoder.ids.reshape(-1, codes)[slot, 0] = rank
-            vectors[modality.name][row, rank] = values[row, chosen.shown]
-            continue
-        encoder.ids.reshape(-1, codes)[slot, :k] = values[row, chosen.shown]
-        slot, row, rank = decoder.place(m)
-        decoder.position.flat[slot] = chosen.asked
-        decoder.ids.reshape(-1, codes)[slot, :k] = values[row, chosen.asked]
-        given.reshape(-1, codes)[slot, :k] = 0
-        limit.flat[slot] = decoder.end[row, m]
+            read[0, shown] = spans.inputs(masked, shown=plan.shown[:, m], vocabulary=vocabulary)
+            row, rank = decoder.row[hidden], decoder.rank[hidden]
+            sequence, place = spans.targets(masked, vocabulary=vocabulary), plan.start[m][row] + rank
+            given[0, hidden] = sequence[row, place]
+            asked[0, hidden] = sequence[row, place + 1]
+        else:
+            for slots, ids, part in ((encoder, read, shown), (decoder, asked, hidden)):
+                place = slots.row[part] * modality.size + slots.position[part]
+                for k, values in enumerate(column.values.reshape(-1, modality.codes).T):
+                    ids[k, part] = values[place]
     return MaskedBatch(
-        encoder=EncoderSlots(encoder.ids, encoder.modality, encoder.position, encoder.valid, vectors),
-        decoder=DecoderSlots(given, decoder.modality, decoder.position, decoder.valid, limit),
-        targets=decoder.ids,
+        encoder=EncoderSlots(
+            encoder.spread(*read, fill=-1),
+            encoder.spread(encoder.modality)[..., 0],
+            encoder.spread(encoder.position)[..., 0],
+            encoder.valid,
+            vectors,
+        ),
+        decoder=DecoderSlots(
+            decoder.spread(*given, fill=-1),
+            decoder.spread(decoder.modality)[..., 0],
+            decoder.spread(decoder.position)[..., 0],
+            decoder.valid,
+            decoder.spread(limit)[..., 0],
+        ),
+        targets=decoder.spread(*asked, fill=-1),
     )
 
 
 class _Slots:
-    """Slots of a batch, filled modality after modality."""
+    """The slots in use of a batch, modality after modality and row after row.
 
-    def __init__(self, counts: Int[np.ndarray, "B m"], size: int, codes: int) -> None:
-        self.counts = counts
-        self.end = np.cumsum(counts, axis=1)
-        self.size = size
-        self.ids = np.full((len(counts), size, codes), -1, np.int32)
-        self.modality = np.zeros((len(counts), size), np.int32)
-        self.position = np.zeros((len(counts), size), np.int32)
-        self.valid = np.arange(size) < self.end[:, -1:]
+    Attributes:
+      modality: Index of each slot's modality.
+      row: Sample.
+      rank: Number within its modality and row.
+      column: Place in its row.
+      stop: Place in the row where its modality ends.
+      position: To be filled; the rank to begin with.
+      valid: Which slots of the batch are in use.
+    """
 
-    def place(self, m: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-        """Returns (flat slot, row, rank within the row) of each slot of modality `m`, and marks them as its own."""
-        counts = self.counts[:, m]
-        row, rank = grids.ragged(counts)
-        slot = row * self.size + (self.end[:, m] - counts)[row] + rank
-        self.modality.flat[slot] = m
-        return slot, row, rank
+    def __init__(self, counts: Int[np.ndarray, "B m"], size: int) -> None:
+        end = np.cumsum(counts, axis=1)
+        counts, ends = counts.T.ravel(), end.T.ravel()
+        block, self.rank = grids.ragged(counts)
+        self.modality, self.row = np.divmod(block, max(len(end), 1))
+        self.column = (ends - counts)[block] + self.rank
+        self.stop = ends[block]
+        self.position = self.rank.astype(np.int32)
+        self.valid = np.arange(size) < end[:, -1:]
+        self._slot = self.row * size + self.column
+        self._first = np.searchsorted(self.modality, np.arange(end.shape[1] + 1))
+
+    def part(self, m: int) -> slice:
+        """Returns where modality `m` stands."""
+        return slice(self._first[m], self._first[m + 1])
+
+    def spread(self, *values: Int[np.ndarray, " n"], fill: int = 0) -> Int[np.ndarray, "B S K"]:
+        """Returns each of K values of every slot in its place in the batch, `fill` in the others."""
+        result = np.full((self.valid.size, len(values)), fill, np.int32)
+        for numbers, own in zip(result.T, values):
+            numbers[self._slot] = own
+        return result.reshape(*self.valid.shape, len(values))
+
+
+def _vectors(
+    slots: _Slots, m: int, plan: Plan, column: TokenColumn | None, modality: Modality, *, most: int
+) -> Real[np.ndarray, "B rows channels"]:
+    """Returns the visible vectors of a continuous modality: as bytes if that is what the tokens are, else float32."""
+    dtype = np.uint8 if column is not None and column.values.dtype == np.uint8 else np.float32
+    result = np.zeros((len(slots.valid), min(most, modality.size), modality.channels), dtype)
+    if column is None:
+        return result
+    part = slots.part(m)
+    row, rank, place = slots.row[part], slots.rank[part], slots.position[part]
+    if modality.variable:
+        masked = plan.masked[m]
+        _, place = spans.places(masked, shown=plan.shown[:, m])
+        whole = ~masked.masked[row, place]  # a hidden run shows one vector of zeros
+        row, rank, place = row[whole], rank[whole], place[whole]
+    result[row, rank] = column.values[row, place]
+    return result

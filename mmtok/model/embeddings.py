@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Real
 
 from mmtok.axes import param, whole_width
 from mmtok.batch import DecoderSlots, EncoderSlots
@@ -99,8 +99,8 @@ class Embeddings(nnx.Module):
         rows = jnp.asarray(layout.offsets)[modality] + position
         return take(table, rows) + take(whole_width(owners[...], (None, "embed")), modality)
 
-    def _project(self, modality: Modality, vectors: Float[Array, "B rows channels"]) -> Float[Array, "B rows D"]:
+    def _project(self, modality: Modality, vectors: Real[Array, "B rows channels"]) -> Float[Array, "B rows D"]:
         mean, std = (
             np.resize(np.array(value, np.float32), modality.channels) for value in (modality.mean, modality.std)
         )
-        return self.inputs[modality.name]((vectors - mean) / std).astype(jnp.float32)
+        return self.inputs[modality.name]((vectors.astype(jnp.float32) - mean) / std).astype(jnp.float32)

@@ -1,6 +1,9 @@
 """The masker against a plain-Python account of what a masked sample must be."""
 
 import dataclasses
+import os
+import zlib
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -14,6 +17,8 @@ from mmtok.errors import MmtokError
 from mmtok.masking import Component, Masker, MaskingConfig, Role, fill_rates
 from mmtok.modality import Modality, Vocabulary
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "masks.txt"
+REGENERATE = "MMTOK_REGENERATE_GOLDEN"
 KEYS = range(60, 70)
 WORDS = Vocabulary(size=500, sentinel_count=40)
 CHUNKS = Vocabulary(size=500, sentinel_count=40, unit_first=KEYS.start, unit_count=len(KEYS))
@@ -279,6 +284,41 @@ def test_a_missing_column_is_an_absent_modality():
     fewer = {name: item for name, item in tokens.items() if name not in ("patches", "pairs")}
     full, part = (masker(columns, seed=1, step=1, samples=np.arange(4)) for columns in (tokens, fewer))
     assert_equal(part, full, np.arange(4))
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("uint8", "uint8"), ("float32", "float32"), ("float64", "float32")])
+def test_vectors_are_float32_or_stay_bytes(dtype, expected):
+    masker = Masker(MaskingConfig(input_tokens=20, target_tokens=20), MODALITIES)
+    tokens = batch_of([FULL] * 30)
+    patches = tokens["patches"]
+    tokens = {**tokens, "patches": TokenColumn(patches.values.astype(dtype), patches.length)}
+    masked = masker(tokens, seed=0, step=0, samples=np.arange(30))
+    assert masked.encoder.vectors["patches"].dtype == expected
+    check(masked, tokens, masker.config)
+
+
+def test_masks_are_those_of_earlier_versions():
+    """A run that is resumed by a newer version sees the batches it would have seen."""
+    role = Role(input_alpha=0.2, target_alpha=0.5)
+    parts = (Component(weight=2.0, default=role, roles={"words": Role(keep="binary")}), Component(whole=True))
+    rng = np.random.default_rng(0)
+    rows = [[int(rng.integers(0, modality.size + 1)) for modality in MODALITIES] for _ in range(50)]
+    lines = []
+    for redistribute in (True, False):
+        config = MaskingConfig(
+            input_tokens=30,
+            target_tokens=25,
+            min_input_tokens=3,
+            components=parts if redistribute else parts[:1],
+            redistribute=redistribute,
+        )
+        masked = Masker(config, MODALITIES)(batch_of(rows), seed=7, step=11, samples=np.arange(50) * 1000)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(masked):
+            values = np.ascontiguousarray(leaf, np.float32)
+            lines.append(f"redistribute {redistribute} {jax.tree_util.keystr(path)} {zlib.crc32(values):08x}\n")
+    if os.environ.get(REGENERATE):
+        GOLDEN.write_text("".join(lines))
+    assert "".join(lines) == GOLDEN.read_text(), f"masks changed; set {REGENERATE}=1 to accept that"
 
 
 def test_seed_step_and_sample_each_change_the_mask():

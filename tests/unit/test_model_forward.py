@@ -110,6 +110,16 @@ def test_logits_are_those_the_losses_use():
         model.logits(hidden, modality=3)
 
 
+def test_pixels_are_the_same_as_bytes():
+    model, slots = build(), random_batch(4).encoder
+    pixels = np.random.default_rng(0).integers(0, 256, slots.vectors["pixels"].shape, np.uint8)
+    plain, small = (
+        run(model, "encode", dataclasses.replace(slots, vectors={"pixels": pixels.astype(dtype)}))
+        for dtype in (np.float32, np.uint8)
+    )
+    np.testing.assert_array_equal(small.tokens, plain.tokens)
+
+
 def test_padding_changes_nothing():
     model, batch = build(registers=1), random_batch(3)
     more = 5
