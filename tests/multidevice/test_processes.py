@@ -171,6 +171,49 @@ def test_those_who_do_not_come_are_waited_for_in_vain(index):
     assert [line[: len(said)] for line in done.stderr.splitlines()] == [said]
 
 
+def slurm(index: int, job: int) -> dict[str, str]:
+    """What `srun` tells each of two processes, as far as JAX reads it."""
+    task = {"SLURM_PROCID": str(index), "SLURM_LOCALID": str(index), "SLURM_NTASKS": "2"}
+    return {**task, "SLURM_JOB_ID": str(job), "SLURM_STEP_NODELIST": "localhost"}
+
+
+def open_mpi(index: int, job: int) -> dict[str, str]:
+    """What `mpirun` of Open MPI 4 tells each of two processes, as far as JAX reads it."""
+    task = {"RANK": str(index), "LOCAL_RANK": str(index), "SIZE": "2"}
+    uri = {"OMPI_MCA_orte_hnp_uri": f"{job << 12}.0;tcp://127.0.0.1:9"}
+    return {**{f"OMPI_COMM_WORLD_{name}": value for name, value in task.items()}, **uri}
+
+
+def join(environment: dict[str, str]) -> subprocess.Popen[str]:
+    code = "import jax, mmtok.train.processes as all; all.start(); print(jax.process_index(), jax.process_count())"
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("launcher", [slurm, open_mpi])
+def test_processes_find_each_other_through_their_launcher(launcher):
+    job = os.getpid()  # from which JAX derives a port that is free
+    both = [join(launcher(index, job)) for index in range(2)]
+    said = [process.communicate(timeout=PATIENCE) for process in both]
+    assert [out for out, _ in said] == ["0 2\n", "1 2\n"], said
+
+
+def test_a_launcher_that_does_not_say_where_the_others_are_is_told_apart():
+    """A command of a batch script without `srun`."""
+    environment = slurm(0, os.getpid())
+    del environment["SLURM_STEP_NODELIST"]
+    process = join(environment)
+    _, error = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1
+    assert "MmtokError: could not join the other processes (from the environment)" in error
+    assert "start them with `srun`" in error
+
+
 def main() -> None:
     folder, address, index, kill_at, steps = sys.argv[1:]
     start((address, 2, int(index)))
