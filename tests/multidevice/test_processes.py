@@ -148,8 +148,9 @@ def test_asking_one_to_stop_stops_both_at_the_same_step(tmp_path):
         assert time.monotonic() < limit
         time.sleep(0.02)
     second.send_signal(signal.SIGTERM)
-    codes = [code for code, _ in ended([first, second])]
-    assert codes == [75, 75]
+    (code, said), (other, unsaid) = ended([first, second])
+    assert (code, other) == (75, 75)
+    assert ("SIGTERM received" in said, "SIGTERM received" in unsaid) == (True, False)
     stopped = [int((tmp_path / f"stopped-{index}").read_text()) for index in range(2)]
     assert stopped[0] == stopped[1]
     assert whole_steps(tmp_path)[-1] == stopped[0] < STEPS
@@ -185,7 +186,7 @@ def open_mpi(index: int, job: int) -> dict[str, str]:
 
 
 def join(environment: dict[str, str]) -> subprocess.Popen[str]:
-    code = "import jax, mmtok.train.processes as all; all.start(); print(jax.process_index(), jax.process_count())"
+    code = "import jax, mmtok.train.processes as ours; ours.start(); print(jax.process_index(), jax.process_count())"
     return subprocess.Popen(
         [sys.executable, "-c", code],
         env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
