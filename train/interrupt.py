@@ -10,6 +10,9 @@ import jax
 from jax.experimental import multihost_utils
 
 from mmtok.progress import say
+from mmtok.train.processes import is_first
+
+STOPPING = "saving a checkpoint, then stopping"
 
 
 class Interrupted(SystemExit):
@@ -43,7 +46,12 @@ class StopSignal:
 
     def reached(self, step: int) -> bool:
         """Whether to stop before step number `step` (from 0); to be asked once before each step."""
-        return multihost_utils.reached_preemption_sync_point(step) if self._shared else self._received
+        if not self._shared:
+            return self._received
+        received = multihost_utils.reached_preemption_sync_point(step)
+        if received and is_first():
+            say(f"SIGTERM received: {STOPPING}")
+        return received
 
     def __exit__(self, *error: object) -> None:
         self._restore()
@@ -51,7 +59,7 @@ class StopSignal:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._received = True
         self._restore()
-        say(f"{signal.Signals(number).name} received: saving a checkpoint, then stopping")
+        say(f"{signal.Signals(number).name} received: {STOPPING}")
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         self._restore()

@@ -42,7 +42,10 @@ def start(given: Processes | None = None, *, patience: float = PATIENCE) -> None
     try:
         with _deadline(patience, f"could not join the other processes ({who}): {late}"):
             jax.distributed.initialize(address, count, index, initialization_timeout=int(patience) + 60)
-    except (RuntimeError, ValueError) as error:
+    except ValueError as error:  # the environment says how many there are, not how to reach them
+        how = "start them with `srun` or Open MPI 4's `mpirun`, or give --coordinator, --processes and --process"
+        raise MmtokError(f"could not join the other processes ({who}): {error.args[0].rstrip('.')}; {how}") from error
+    except RuntimeError as error:
         raise MmtokError(f"could not join the other processes ({who}): {error}") from error
 
 

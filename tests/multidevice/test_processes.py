@@ -148,8 +148,9 @@ def test_asking_one_to_stop_stops_both_at_the_same_step(tmp_path):
         assert time.monotonic() < limit
         time.sleep(0.02)
     second.send_signal(signal.SIGTERM)
-    codes = [code for code, _ in ended([first, second])]
-    assert codes == [75, 75]
+    (code, said), (other, unsaid) = ended([first, second])
+    assert (code, other) == (75, 75)
+    assert ["SIGTERM received: saving a checkpoint" in error for error in (said, unsaid)] == [True, False]
     stopped = [int((tmp_path / f"stopped-{index}").read_text()) for index in range(2)]
     assert stopped[0] == stopped[1]
     assert whole_steps(tmp_path)[-1] == stopped[0] < STEPS
@@ -169,6 +170,49 @@ def test_those_who_do_not_come_are_waited_for_in_vain(index):
     assert done.returncode == 1
     said = f"mmtok: could not join the other processes (process {index} of 2, coordinator {address}): 1 s have passed"
     assert [line[: len(said)] for line in done.stderr.splitlines()] == [said]
+
+
+def slurm(index: int, job: int) -> dict[str, str]:
+    """What `srun` tells each of two processes, as far as JAX reads it."""
+    task = {"SLURM_PROCID": str(index), "SLURM_LOCALID": str(index), "SLURM_NTASKS": "2"}
+    return {**task, "SLURM_JOB_ID": str(job), "SLURM_STEP_NODELIST": "localhost"}
+
+
+def open_mpi(index: int, job: int) -> dict[str, str]:
+    """What `mpirun` of Open MPI 4 tells each of two processes, as far as JAX reads it."""
+    task = {"RANK": str(index), "LOCAL_RANK": str(index), "SIZE": "2"}
+    uri = {"OMPI_MCA_orte_hnp_uri": f"{job << 12}.0;tcp://127.0.0.1:9"}
+    return {**{f"OMPI_COMM_WORLD_{name}": value for name, value in task.items()}, **uri}
+
+
+def join(environment: dict[str, str]) -> subprocess.Popen[str]:
+    code = "import jax, mmtok.train.processes as ours; ours.start(); print(jax.process_index(), jax.process_count())"
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("launcher", [slurm, open_mpi])
+def test_processes_find_each_other_through_their_launcher(launcher):
+    job = os.getpid()  # from which JAX derives a port that is free
+    both = [join(launcher(index, job)) for index in range(2)]
+    said = [process.communicate(timeout=PATIENCE) for process in both]
+    assert [out for out, _ in said] == ["0 2\n", "1 2\n"], said
+
+
+def test_a_launcher_that_does_not_say_where_the_others_are_is_told_apart():
+    """A command of a batch script without `srun`."""
+    environment = slurm(0, os.getpid())
+    del environment["SLURM_STEP_NODELIST"]
+    process = join(environment)
+    _, error = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1
+    assert "MmtokError: could not join the other processes (from the environment)" in error
+    assert "start them with `srun`" in error
 
 
 def main() -> None:
