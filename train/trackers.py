@@ -74,8 +74,8 @@ class TensorBoard:
 
     def __init__(self, folder: Path, *, step: int):
         from tensorboardX.event_file_writer import EventsWriter  # slow to import
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-        from tensorboardX.proto.summary_pb2 import Summary
+        from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+        from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
         self._folder, self._event, self._summary = folder, Event, Summary
         with explain_writing(folder):

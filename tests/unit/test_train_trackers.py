@@ -45,7 +45,7 @@ def test_tensorboard_writes_events(tmp_path):
 
 
 def test_tensorboard_hides_what_will_be_done_again(tmp_path):
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
     (tracker,) = make_trackers(["tensorboard"], tmp_path, step=20, config={})
     tracker.log(30, {"loss": 0.5})
