@@ -200,10 +200,10 @@ def test_what_repeated_signals_do():
     with StopSignal() as stop:
         assert not stop.reached(0)
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
             assert stop.reached(1)
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
     assert [signal.getsignal(number) for number in numbers] == before
 
 
