@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -21,18 +22,42 @@ def new_file(path: str | os.PathLike) -> Iterator[Path]:
       MmtokError: the disk is full or the place cannot be written.
     """
     path = Path(path)
-    with _explain(path):
+    with explain_writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         os.close(handle)
     temporary = Path(name)
     try:
-        with _explain(path):
+        with explain_writing(path):
             yield temporary
             temporary.chmod(0o644)
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def claimed(folder: str | os.PathLike) -> Iterator[bool]:
+    """Claims a folder for this process and yields whether it could; free again when the process ends, however it does.
+
+    Where the file system knows no locks every claim is granted.
+
+    Raises:
+      MmtokError: the place cannot be written.
+    """
+    path = Path(folder) / ".lock"
+    with explain_writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    with file:
+        mine = True
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            mine = False
+        except OSError:
+            pass  # no locks here
+        yield mine
 
 
 @contextlib.contextmanager
@@ -43,12 +68,12 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
       MmtokError: the disk is full or the place cannot be written.
     """
     path = Path(path)
-    with _explain(path):
+    with explain_writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
         temporary.chmod(0o755)
     try:
-        with _explain(path):
+        with explain_writing(path):
             yield temporary
             if path.exists():
                 old = temporary.with_suffix(".old")
@@ -71,11 +96,11 @@ def new_files(folder: str | os.PathLike) -> Iterator[Path]:
       MmtokError: the disk is full or the place cannot be written.
     """
     folder = Path(folder)
-    with _explain(folder):
+    with explain_writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
     try:
-        with _explain(folder):
+        with explain_writing(folder):
             yield temporary
             for file in sorted(path for path in temporary.rglob("*") if path.is_file()):
                 place = folder / file.relative_to(temporary)
@@ -110,16 +135,26 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 @contextlib.contextmanager
-def _explain(path: Path) -> Iterator[None]:
+def explain_writing(path: Path) -> Iterator[None]:
+    """Says in one sentence why `path` cannot be written.
+
+    Raises:
+      MmtokError: the disk is full or the place cannot be written; any other error passes.
+    """
     try:
         yield
     except MmtokError:
         raise
     except Exception as error:
-        number = error.errno if isinstance(error, OSError) else None
-        # Compiled writers (safetensors, array_record) raise errors of their own that only cite the system's message.
-        if number == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
+        number = getattr(error, "errno", None) or _cited(error)
+        if number == errno.ENOSPC:
             raise MmtokError(f"{path}: the disk is full; free some space and run the command again") from error
         if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
             raise MmtokError(f"{path}: may not be written ({os.strerror(number)})") from error
         raise
+
+
+def _cited(error: Exception) -> int | None:
+    """Compiled writers (safetensors, array_record, tensorstore) raise errors that only cite the system's message."""
+    numbers = (errno.ENOSPC, errno.EACCES, errno.EROFS)
+    return next((number for number in numbers if os.strerror(number) in str(error)), None)

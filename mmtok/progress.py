@@ -61,7 +61,7 @@ class Progress:
         now = self._said = time.monotonic()
         rate = (self._done - self._start) / max(now - self._began, 1e-9)
         left = (self._total - self._done) / rate if rate > 0 else float("inf")
-        to_go = f", {left:.0f} s to go" if 0 < left < float("inf") else ""
+        to_go = f", {tqdm.format_interval(left)} to go" if 0 < left < float("inf") else ""
         note = f", {self._note}" if self._note else ""
         say(f"{self._what}: {self._done}/{self._total} {self._unit}, {rate:.1f} {self._unit}/s{to_go}{note}")
 

@@ -11,10 +11,13 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from mmtok.batch import MaskedBatch
+from mmtok.config import to_json
 from mmtok.metrics import Mean
 from mmtok.modality import Modality
 from mmtok.model import AnyToAny, ModelConfig
 from mmtok.train.task import Batches
+
+EXECUTION = ("remat", "attention")  # fields of a model that change how it is computed, not what: may change on resume
 
 
 class AnyToAnyTask:
@@ -29,6 +32,7 @@ class AnyToAnyTask:
         often each token occurs would lose. Logged beside the loss.
       loss: `modality`: mean over the modalities with targets of their mean losses (4M, default of all released models).
         `token`: mean over all targets.
+      data: What the batches are made of and how, as dataclasses, mappings and plain values.
 
     Attributes:
       modalities: What the model reads and writes, in the order of the indices in the batches.
@@ -43,9 +47,11 @@ class AnyToAnyTask:
         code_vectors: Mapping[str, np.ndarray] | None = None,
         entropies: Mapping[str, float] | None = None,
         loss: Literal["modality", "token"] = "modality",
+        data: Any = None,
     ):
         self._config, self.modalities, self._batches = config, modalities, batches
         self._code_vectors, self._entropies, self._loss = code_vectors, entropies or {}, loss
+        self._data = data
         first = batches(0, np.arange(1))  # read now: damaged data are to be found before anything is compiled
         self._sizes = batches.batch_size, first.encoder.valid.shape[1], first.decoder.valid.shape[1]
 
@@ -56,8 +62,10 @@ class AnyToAnyTask:
 
     @property
     def config(self) -> Any:
-        """Model, modalities and loss."""
-        return {"model": self._config, "modalities": {m.name: m for m in self.modalities}, "loss": self._loss}
+        """Model, modalities, loss and data."""
+        model = {name: value for name, value in to_json(self._config).items() if name not in EXECUTION}
+        modalities = {modality.name: modality for modality in self.modalities}
+        return {"model": model, "modalities": modalities, "loss": self._loss, "data": self._data}
 
     @property
     def flops_per_step(self) -> float:

@@ -3,9 +3,8 @@
 The only module that knows orbax, whose v1 interface may still change.
 """
 
-import contextlib
 import dataclasses
-import errno
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import orbax.checkpoint.experimental.v1 as ocp
 
 from mmtok.errors import MismatchError, MmtokError
+from mmtok.files import explain_writing
 from mmtok.progress import say
 from mmtok.train.processes import agree, is_first, wait_for_all
 
@@ -30,12 +30,14 @@ class Restored:
       state: The arrays, placed as asked.
       position: State of the iterator over the data.
       seconds: Training time so far.
+      digest: Of the arrays when they were saved.
     """
 
     step: int
     state: Any
     position: Any
     seconds: float
+    digest: int
 
 
 class Checkpoints:
@@ -46,6 +48,9 @@ class Checkpoints:
       keep: How many of the newest are kept.
       keep_every: Those of multiples of so many steps are kept too; 0: none.
       config: What must be the same for a run to go on, as JSON values; saved with each checkpoint.
+
+    Raises:
+      MmtokError: the folder cannot be written.
     """
 
     def __init__(self, folder: Path, *, keep: int, keep_every: int = 0, config: Mapping[str, Any]):
@@ -53,12 +58,14 @@ class Checkpoints:
         policies = ocp.training
         preserve = policies.preservation_policies
         kept = [preserve.LatestN(keep), *([preserve.EveryNSteps(keep_every)] if keep_every else [])]
-        self._orbax = policies.Checkpointer(
-            str(folder.absolute()),
-            save_decision_policy=policies.save_decision_policies.FixedIntervalPolicy(1),  # pyright: ignore[reportArgumentType]
-            preservation_policy=preserve.AnyPreservationPolicy(kept),  # pyright: ignore[reportArgumentType]
-            cleanup_tmp_directories=True,
-        )
+        with explain_writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._orbax = policies.Checkpointer(
+                str(folder.absolute()),
+                save_decision_policy=policies.save_decision_policies.FixedIntervalPolicy(1),  # pyright: ignore[reportArgumentType]
+                preservation_policy=preserve.AnyPreservationPolicy(kept),  # pyright: ignore[reportArgumentType]
+                cleanup_tmp_directories=True,
+            )
 
     @property
     def steps(self) -> list[int]:
@@ -78,7 +85,7 @@ class Checkpoints:
           MmtokError: this or the previous checkpoint could not be written.
         """
         note = {"config": self._config, "position": position, "seconds": seconds, "digest": int(digest(state))}
-        with self._explain():
+        with explain_writing(self._folder):
             self._orbax.save_async(step, state, custom_metadata=note)
 
     def restore(self, abstract: Any) -> Restored | None:
@@ -101,13 +108,17 @@ class Checkpoints:
             except MismatchError:
                 raise
             except Exception as error:  # orbax and tensorstore raise many kinds for damaged files
-                why = str(error).partition("\n")[0][:200] or type(error).__name__
-            if not agree(restored is not None):
+                why = _cause(error)
+            readable = agree(restored is not None)  # before the digest, which all processes compute together
+            if restored is None or not readable:
                 damaged[step] = why
+                continue
+            if int(digest(restored.state)) != restored.digest:
+                damaged[step] = "the arrays differ from those that were saved"
                 continue
             if is_first():
                 for bad, why in damaged.items():
-                    (self._folder / str(bad)).replace(self._folder / f"damaged-{bad}")
+                    self._set_aside(bad)
                     say(f"WARNING: {self._folder / str(bad)} is damaged ({why}); going on from step {step} instead")
             wait_for_all("damaged checkpoints are set aside")
             self._orbax.reload()
@@ -126,16 +137,21 @@ class Checkpoints:
         Raises:
           MmtokError: the last checkpoint could not be written.
         """
-        with self._explain():
+        with explain_writing(self._folder):
             self._orbax.close()
 
     def _read(self, step: int, abstract: Any) -> Restored:
         note: Any = self._orbax.checkpointables_metadata(step).custom_metadata
+        if not note or "digest" not in note:
+            raise ValueError("its metadata cannot be read")
         self._compare(step, note["config"])
         state = self._orbax.load(step, abstract)
-        if int(digest(state)) != note["digest"]:
-            raise ValueError("the arrays differ from those that were saved")
-        return Restored(step=step, state=state, position=note["position"], seconds=note["seconds"])
+        return Restored(step, state, note["position"], note["seconds"], note["digest"])
+
+    def _set_aside(self, step: int) -> None:
+        aside = self._folder / f"damaged-{step}"
+        shutil.rmtree(aside, ignore_errors=True)  # of the same step, if that was damaged before
+        (self._folder / str(step)).replace(aside)
 
     def _compare(self, step: int, saved: Mapping[str, Any]) -> None:
         old, new = dict(_leaves(saved)), dict(_leaves(self._config))
@@ -150,18 +166,6 @@ class Checkpoints:
                 f"{self._folder / str(step)}: the checkpoint was made with {'; '.join(differences[:SAID])}{more}; give"
                 " the same values or train in another folder"
             )
-
-    @contextlib.contextmanager
-    def _explain(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-            if full or "No space left" in str(error):
-                raise MmtokError(
-                    f"{self._folder}: the disk is full; free some space and run the command again"
-                ) from error
-            raise
 
 
 @jax.jit
@@ -188,3 +192,10 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(item, f"{path}.{index}")
     else:
         yield path, value
+
+
+def _cause(error: BaseException) -> str:
+    """What first went wrong; orbax says little of it in the errors that it raises in turn."""
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    return str(error).partition("\n")[0][:200] or type(error).__name__

@@ -111,9 +111,10 @@ class FitConfig:
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "accumulate", "log_every", "checkpoint_every", "keep", "threads"):
-            if getattr(self, name) < 1:
-                raise MmtokError(f"training config: {name} is {getattr(self, name)}, it must be at least 1")
+        least = dict.fromkeys(("steps", "accumulate", "log_every", "checkpoint_every", "keep", "threads"), 1)
+        for name, smallest in (least | {"watchdog_seconds": 0, "peak_flops": 0}).items():
+            if getattr(self, name) < smallest:
+                raise MmtokError(f"training config: {name} is {getattr(self, name)}, it must be at least {smallest}")
         if self.keep_every < 0 or self.keep_every % self.checkpoint_every:
             raise MmtokError(
                 f"training config: keep_every is {self.keep_every}, it must be 0 or a multiple of checkpoint_every"

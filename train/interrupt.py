@@ -24,7 +24,9 @@ class Interrupted(SystemExit):
 
 
 class StopSignal:
-    """Within its context, notes the first SIGTERM or SIGINT instead of dying; a second one acts as usual.
+    """Within its context, notes SIGTERM and SIGINT instead of dying.
+
+    More of SIGTERM, which schedulers and supervisors may both send, changes nothing; a second Ctrl-C acts as usual.
 
     Of several processes, any one may be asked to stop. JAX's preemption service takes its SIGTERM and finds a step that
     all of them have still before them.
@@ -54,18 +56,19 @@ class StopSignal:
         return received
 
     def __exit__(self, *error: object) -> None:
-        self._restore()
+        for number in tuple(self._before):
+            self._give_back(number)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if not self._received:
+            say(f"{signal.Signals(number).name} received: {STOPPING}")
         self._received = True
-        self._restore()
-        say(f"{signal.Signals(number).name} received: {STOPPING}")
+        if number == signal.SIGINT:
+            self._give_back(number)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        self._restore()
+        self._give_back(number)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()
+    def _give_back(self, number: int) -> None:
+        signal.signal(number, self._before.pop(number))

@@ -11,12 +11,13 @@ import jax
 from absl import flags
 
 from mmtok.config import to_json
-from mmtok.files import write_json
+from mmtok.errors import MmtokError
+from mmtok.files import claimed, write_json
 from mmtok.progress import say
 from mmtok.train.checkpoints import Checkpoints
 from mmtok.train.config import FitConfig
 from mmtok.train.interrupt import Interrupted, StopSignal
-from mmtok.train.processes import is_first, local
+from mmtok.train.processes import agree, is_first, local
 from mmtok.train.profile import Profiler
 from mmtok.train.record import Record
 from mmtok.train.speed import Clock
@@ -26,6 +27,7 @@ from mmtok.train.watchdog import Watchdog
 
 WARM = 5  # steps before those that are traced
 FREE = (
+    "accumulate",
     "log_every",
     "non_finite",
     "checkpoint_every",
@@ -68,17 +70,23 @@ def fit(
       start_from: Changes the parameters that a new run starts from.
       folder: Gets `train.json` (the resolved config), `log.jsonl`, `tensorboard/` and `checkpoints/`; stacks of a
         run that hangs, and `profile/`.
-      profile: Steps to trace, soon after the start; 0: none. See `mmtok.train.profile`.
+      profile: Steps to trace in the first process, soon after the start; 0: none. See `mmtok.train.profile`.
 
     Raises:
-      MmtokError: values that are not finite (naming the steps), batch or mesh that do not fit, a full disk.
+      MmtokError: values that are not finite (naming the steps), batch or mesh that do not fit, a full disk, another run
+        in the same folder.
       MismatchError: the folder holds checkpoints of another config.
       Interrupted: SIGTERM or Ctrl-C; a checkpoint was saved.
     """
     program = Program(task, config)
-    resolved = {"task": {"name": task.name, "config": to_json(task.config)}, "fit": to_json(config)}
+    what = {"name": task.name, "batch_size": task.batch_size, "config": to_json(task.config)}
+    resolved = {"task": what, "fit": to_json(config)}
     matters = resolved | {"fit": {key: value for key, value in resolved["fit"].items() if key not in FREE}}
     with contextlib.ExitStack() as stack:
+        mine = stack.enter_context(claimed(folder)) if is_first() else True
+        if not agree(mine):
+            raise MmtokError(f"{folder}: another run trains there; wait until it ends, or train in another folder")
+        stop = stack.enter_context(StopSignal())  # until the last checkpoint is written
         checkpoints = Checkpoints(
             folder / "checkpoints", keep=config.keep, keep_every=config.keep_every, config=matters
         )
@@ -92,14 +100,15 @@ def fit(
             state = program.starting_from(state, start_from)
         clock = Clock(restored.seconds if restored else 0.0)
         batches = stack.enter_context(_batches(program, position=restored.position if restored else None))
-        if restored and is_first():
+        if is_first() and restored:
             say(f"{task.name}: going on from step {start}")
+        if is_first() and start < config.steps:
+            say(f"{task.name}: compiling the training step")
 
         log = stack.enter_context(Record(program, folder, start=start, clock=clock, config=resolved))
         stacks = folder / f"stacks-{jax.process_index()}.txt"
-        watchdog = stack.enter_context(Watchdog(config.watchdog_seconds, stacks))
+        watchdog = stack.enter_context(Watchdog(config.watchdog_seconds, stacks, start=start))
         profiler = stack.enter_context(Profiler(folder / "profile", program, log, first=start + WARM, steps=profile))
-        stop = stack.enter_context(StopSignal())
 
         # The order is law. A checkpoint after n steps holds the state after n steps and an iterator about to give batch
         # n, so it is saved before the next batch is drawn: whoever resumes from it runs the very same loop body.
@@ -113,6 +122,8 @@ def fit(
                 checkpoints.save(step, state, position=batches.get_state(), seconds=clock.seconds)
                 saved = step
             if stopping:
+                if is_first():
+                    say(f"{task.name}: stopped after step {step}; the same command goes on from there")
                 raise Interrupted(step)
             profiler.before(step)
             with log.input_wait():

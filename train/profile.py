@@ -24,7 +24,7 @@ MATMULS = ("dot", "convolution", "gemm", "matmul", "cudnn", "flash")
 
 
 class Profiler:
-    """Traces some steps of a run; the first process writes `summary.txt` beside the trace and prints it.
+    """Traces some steps in the first process of a run, writes `summary.txt` beside the traces and prints it.
 
     Args:
       folder: Gets both.
@@ -36,7 +36,7 @@ class Profiler:
 
     def __init__(self, folder: Path, program: Program, record: Record, *, first: int, steps: int):
         self._folder, self._program, self._record = folder, program, record
-        self._first, self._last = (first, first + steps) if steps else (-1, -1)
+        self._first, self._last = (first, first + steps) if steps and is_first() else (-1, -1)
         self._began: tuple[int, float, float] | None = None  # step, time and input wait when tracing started
         self._step = 0
 
@@ -46,6 +46,10 @@ class Profiler:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._began is not None and kind is None:  # fewer steps were left than asked for
             self._stop(self._step + 1)
+        elif self._began is not None:
+            jax.profiler.stop_trace()
+        elif self._step < self._first and kind is None:
+            say(f"no profile: tracing starts after step {self._first}, which the run does not reach")
 
     def before(self, step: int) -> None:
         """Is told before step number `step` (from 0) starts."""
@@ -63,12 +67,11 @@ class Profiler:
         (first, since, waited), self._began = self._began, None
         seconds, waited = time.perf_counter() - since, self._record.waited - waited
         jax.profiler.stop_trace()
-        if is_first():
-            program = instructions(self._program.compile().as_text() or "")
-            text = summary(durations(self._folder), program, steps=step - first, seconds=seconds, input_wait=waited)
-            with new_file(self._folder / "summary.txt") as file:
-                file.write_text(text)
-            say(f"{text}profile -> {self._folder}")
+        program = instructions(self._program.compile().as_text() or "")
+        text = summary(durations(self._folder), program, steps=step - first, seconds=seconds, input_wait=waited)
+        with new_file(self._folder / "summary.txt") as file:
+            file.write_text(text)
+        say(f"{text}profile -> {self._folder}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,19 +122,19 @@ def instructions(program: str) -> dict[str, Instruction]:
 
 
 def durations(trace: Path) -> dict[str, float]:
-    """Returns the seconds that each operation of the compiled programs took in a trace, over all devices and threads.
+    """Returns the seconds that each operation of the compiled programs took, over all devices and threads.
 
     Args:
-      trace: Folder that `jax.profiler.start_trace` was given.
+      trace: Folder that `jax.profiler.start_trace` was given; the newest trace in it counts.
     """
     total: dict[str, float] = defaultdict(float)
-    for file in sorted(trace.rglob("*.xplane.pb")):
-        for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
-            for line in plane.lines:
-                for event in line.events:
-                    operation = dict(event.stats).get("hlo_op")
-                    if operation == event.name:
-                        total[event.name] += event.duration_ns / 1e9
+    file = max(trace.rglob("*.xplane.pb"), key=lambda path: path.stat().st_mtime_ns)
+    for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
+        for line in plane.lines:
+            for event in line.events:
+                operation = dict(event.stats).get("hlo_op")
+                if operation == event.name:
+                    total[event.name] += event.duration_ns / 1e9
     return dict(total)
 
 

@@ -38,7 +38,7 @@ class Record(contextlib.ExitStack):
 
     def __init__(self, program: Program, folder: Path, *, start: int, clock: Clock, config: Mapping[str, Any]):
         super().__init__()
-        fit, name = program.config, program.task.name
+        fit = program.config
         self.last: dict[str, float] = {}
         self._program, self._clock = program, clock
         self._trackers: list[Tracker] = []
@@ -49,8 +49,6 @@ class Record(contextlib.ExitStack):
             self._trackers = [jsonl, *make_trackers(fit.trackers, folder, step=start, config=config)]
             for tracker in self._trackers:
                 self.callback(tracker.close)
-            bar = Progress(f"train {name}", total=fit.steps, unit="steps", start=start)
-            self._progress = self.enter_context(bar)
         self._schedule = jax.jit(make_schedule(fit.optimizer, steps=fit.steps))
         self._peak = 0.0
         self._flying: deque[tuple[int, jax.Array]] = deque()
@@ -81,6 +79,10 @@ class Record(contextlib.ExitStack):
             self._peak = self._measure_peak()
             self._schedule(step)
             self._clock.start()
+            if is_first():
+                name, steps = self._program.task.name, self._program.config.steps
+                bar = Progress(f"train {name}", total=steps, unit="steps", start=step - 1)
+                self._progress = self.enter_context(bar)
             self._measured, self._waited = (step, self._clock.seconds), 0.0
         while len(self._flying) > IN_FLIGHT:
             self._finish()

@@ -86,7 +86,7 @@ def parse_target(name: str) -> Target:
     Raises:
       MmtokError: no such chip, or no slice of that size.
     """
-    match = re.fullmatch(r"(?:(\d+)x)?([A-Za-z]\w*)(?:-(\d+))?", name)
+    match = re.fullmatch(r"(?:([1-9]\d*)x)?([A-Za-z]\w*)(?:-(\d+))?", name)
     if match is None:
         raise MmtokError(f"target '{name}': expected something like v5p-256, 2xv5e-256 or 8xH100")
     count, kind, size = int(match[1] or 1), match[2], int(match[3] or 0)

@@ -1,12 +1,13 @@
 """Where the log of a run goes."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from mmtok.errors import MmtokError
-from mmtok.files import new_file
+from mmtok.files import explain_writing, new_file
 
 
 @runtime_checkable
@@ -49,16 +50,18 @@ class Jsonl:
         with new_file(path) as temporary:
             temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
         self.last = {name: value for name, value in kept[-1].items() if name != "step"} if kept else {}
-        self._file = path.open("a")
+        self._path, self._file = path, path.open("a")
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Appends an entry."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        with explain_writing(self._path):
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        with explain_writing(self._path):
+            self._file.close()
 
 
 class TensorBoard:
@@ -70,18 +73,32 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, *, step: int):
-        from tensorboardX import SummaryWriter  # slow to import
+        from tensorboardX.event_file_writer import EventsWriter  # slow to import
+        from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+        from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        self._folder, self._event, self._summary = folder, Event, Summary
+        with explain_writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._writer = EventsWriter(str(folder / "events"))
+        if step:
+            self._write(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Adds scalars."""
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+        scalars = [self._summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._write(self._event(step=step, wall_time=time.time(), summary=self._summary(value=scalars)))
 
     def close(self) -> None:
         """Closes the event file."""
-        self._writer.close()
+        with explain_writing(self._folder):
+            self._writer.close()
+
+    def _write(self, event: Any) -> None:
+        """At once: tensorboardX's own writer does it in a thread, and waits for ever where the disk is full."""
+        with explain_writing(self._folder):
+            self._writer.write_event(event)
+            self._writer.flush()
 
 
 class Wandb:

@@ -17,11 +17,12 @@ class Watchdog:
     Args:
       seconds: How long a step may take; 0 never reports.
       file: Gets the stacks, one report after the other.
+      start: Steps done before.
     """
 
-    def __init__(self, seconds: float, file: Path):
+    def __init__(self, seconds: float, file: Path, *, start: int = 0):
         self._seconds, self._file = seconds, file
-        self._done, self._since = 0, time.monotonic()
+        self._done, self._since = start, time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 

@@ -33,11 +33,13 @@ class Options:
 def run(command: str, arguments: Sequence[str]) -> None:
     """Runs the command."""
     options = parse_project(Options, arguments, prog=f"mmtok {command}")
-    if bool(options.coordinator) != (options.processes > 1) or not 0 <= options.process < max(options.processes, 1):
+    if bool(options.coordinator) != (options.processes > 1) or not 0 <= options.process < options.processes:
         raise MmtokError(
             f"--coordinator '{options.coordinator}', --processes {options.processes}, --process {options.process}:"
             " several processes need all three, with processes above 1 and process from 0 to processes - 1"
         )
+    if options.profile < 0:
+        raise MmtokError(f"--profile is {options.profile}, it must be the number of steps to trace, or 0 for none")
     start((options.coordinator, options.processes, options.process) if options.coordinator else None)
     folder = train_project(options.project, profile=options.profile)
     if is_first():

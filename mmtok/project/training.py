@@ -59,6 +59,7 @@ def train_project(project: Project, *, profile: int = 0) -> Path:
         code_vectors=code_vectors(tokenizers),
         entropies={name: store.entropy(name) for name, modality in by_name(modalities).items() if modality.is_target},
         loss=project.loss,
+        data={"samples": store.splits["train"], "seed": project.seed, "masking": project.masking},
     )
     start = None if initial is None else lambda fresh: initial.start(fresh, project.model, modalities)
     result = fit(task, project.fit, project.model_folder, start_from=start, profile=profile)

@@ -200,6 +200,9 @@ OPTIONS = {
     "eval --split tests": "unknown split 'tests' (did you mean 'test'?)",
     "data --data.size 40": "holds scenes with size=32, asked for size=40",
     "train --model.dim 64": "the checkpoint was made with task.config.model.dim = 32, the config says 64",
+    "train --batch-size 4": "the checkpoint was made with task.batch_size = 8, the config says 4",
+    "train --seed 3 --masking.target-tokens 12": "made with task.config.data.masking.target_tokens = 16, the config"
+    " says 12; task.config.data.seed = 0, the config says 3; give the same values or train in another folder",
     "tokenize --modalities.depth.tokenizer.far 30": "this tokenizer was made with far = 22.0, the project says 30.0",
     "train --modalities.rgb.tokenizer.net.width 64": "tokenizers/rgb: this tokenizer was made with net = ",
     "train --modalities.pixels.source depth": "tokenizers/pixels: this tokenizer was made with source = rgb",

@@ -45,7 +45,11 @@ def test_a_run_is_profiled(tiny, mmtok, tmp_path):
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(("train", "--timed", "0"), "at least one step"), (("data", "--seconds", "0"), "must be above 0")],
+    [
+        (("bench train", "--timed", "0"), "at least one step"),
+        (("bench data", "--seconds", "0"), "must be above 0"),
+        (("train", "--profile", "-1"), "must be the number of steps to trace"),
+    ],
 )
 def test_nothing_to_time_is_refused(tiny, mmtok, words, message):
-    assert message in mmtok("bench", words[0], tiny.config, *words[1:]).error
+    assert message in mmtok(*words[0].split(), tiny.config, *words[1:]).error

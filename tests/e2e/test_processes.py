@@ -32,7 +32,9 @@ def test_two_processes_make_the_model_that_one_makes(tiny, start, tmp_path, addr
     assert max(far) < 0.05  # Adam makes of rounding errors in small gradients what it can
 
 
-@pytest.mark.parametrize("words", [["--processes", "2"], ["--coordinator", "a:1"], ["--process", "1"]])
+@pytest.mark.parametrize(
+    "words", [["--processes", "2"], ["--processes", "0"], ["--coordinator", "a:1"], ["--process", "1"]]
+)
 def test_half_an_address_is_refused(tiny, mmtok, words):
     said = mmtok("train", tiny.config, *words).error
     assert "several processes need all three" in said

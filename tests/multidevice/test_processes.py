@@ -5,6 +5,7 @@ Run as a script, this file is one of the processes: it trains a toy on two fake 
 
 import dataclasses
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -36,7 +37,7 @@ CONFIG = FitConfig(
     log_every=2,
     ema=0.5,
     trackers=(),
-    mesh=MeshConfig(data=2, fsdp=2, rules="fsdp"),
+    mesh=MeshConfig(fsdp=4, rules="fsdp"),  # each process has parts that the other does not
 )
 ALONE = dataclasses.replace(CONFIG, mesh=MeshConfig())
 
@@ -116,7 +117,7 @@ def assert_close(found, expected) -> None:
         np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
-def test_two_processes_train_as_one(tmp_path, undisturbed):
+def test_two_processes_train_as_one_and_what_one_cannot_read_neither_takes(tmp_path, undisturbed):
     for code, error in ended(launch(tmp_path)):
         assert code == 0, error
     for index in range(2):
@@ -125,6 +126,14 @@ def test_two_processes_train_as_one(tmp_path, undisturbed):
     assert rows == [{0, 1, 2, 3}, {4, 5, 6, 7}]
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 6
     assert whole_steps(tmp_path) == [4, 8, 12]
+
+    shutil.rmtree(tmp_path / "checkpoints" / "12")
+    for path in (tmp_path / "checkpoints" / "8" / "state" / "ocdbt.process_1" / "d").iterdir():
+        path.write_bytes(bytes(path.stat().st_size))
+    (first, said), second = ended(launch(tmp_path))
+    assert (first, second[0]) == (0, 0), said + second[1]
+    assert "8 is damaged (another process could not read it); going on from step 4 instead" in said
+    assert_close(dict(np.load(tmp_path / "1.npz")), undisturbed)
 
 
 def test_killed_in_mid_save_and_resumed_by_one_process_on_another_mesh(tmp_path, undisturbed):

@@ -1,5 +1,6 @@
 """The any-to-any task."""
 
+import dataclasses
 import math
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from mmtok.batch import DecoderSlots, EncoderSlots, MaskedBatch
+from mmtok.config import to_json
 from mmtok.metrics import Mean
 from mmtok.modality import Modality, Vocabulary
 from mmtok.model import AnyToAny, sized
@@ -67,6 +69,17 @@ def test_total_loss_leaves_out_modalities_without_targets(loss, expected):
     assert "entropy/b" not in means
     assert float(means["fill/input"].value) == 1
     assert float(means["fill/target"].value) == 0.75
+
+
+def test_only_what_is_trained_must_stay_the_same():
+    tasks = [
+        AnyToAnyTask(dataclasses.replace(SMALL, **changes), MODALITIES, batches=Batches(), data=data)
+        for changes, data in (({}, 1), ({"remat": "full", "attention": "plain"}, 1), ({"mlp_hidden": 48}, 1), ({}, 2))
+    ]
+    same, other_execution, other_model, other_data = (to_json(task.config) for task in tasks)
+    assert same == other_execution
+    assert same["model"] != other_model["model"]
+    assert same["data"] != other_data["data"]
 
 
 def test_any_to_any_learns(tmp_path):

@@ -1,5 +1,7 @@
 """Checkpoints: whole or not at all, and never the wrong ones."""
 
+import re
+import shutil
 from typing import Any
 
 import jax
@@ -75,6 +77,16 @@ def break_note(folder):
     (folder / "_CHECKPOINT_METADATA").write_text("{")
 
 
+def zero(folder):
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        path.write_bytes(bytes(path.stat().st_size))
+
+
+def empty(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
 def test_nothing_there(tmp_path):
     assert restore(tmp_path / "none") is None
 
@@ -115,7 +127,7 @@ def test_half_written_is_swept_not_read(tmp_path):
     assert not half.exists()
 
 
-@pytest.mark.parametrize("damage", [truncate, flip_a_bit, remove_data, break_note])
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit, remove_data, break_note, zero, empty])
 def test_a_damaged_one_falls_back_to_the_one_before(tmp_path, capsys, damage):
     write(tmp_path, [2, 4, 6])
     damage(tmp_path / "6")
@@ -124,10 +136,14 @@ def test_a_damaged_one_falls_back_to_the_one_before(tmp_path, capsys, damage):
     assert_same(restored.state, make_state(4))
     said = capsys.readouterr().err
     assert "WARNING" in said
-    assert str(tmp_path / "6") in said
+    assert f"{tmp_path / '6'} is damaged (" in said
+    assert "orbax" not in said
     assert (tmp_path / "damaged-6").is_dir()
     write(tmp_path, [6])
     assert restore(tmp_path).step == 6
+    damage(tmp_path / "6")
+    assert restore(tmp_path).step == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "4", "damaged-6"]
 
 
 def test_all_damaged_is_an_error_and_touches_nothing(tmp_path):
@@ -173,12 +189,25 @@ def test_digest_sees_order_and_small_types():
     assert len({int(digest(value)) for value in (state, turned, flagged)}) == 3
 
 
-def test_disk_full_is_one_sentence(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("system", "sentence"),
+    [
+        ("[OS error 28: ENOSPC No space left on device]", "the disk is full; free some space"),
+        ("[OS error 30: EROFS Read-only file system]", "may not be written (Read-only file system)"),
+    ],
+)
+def test_what_cannot_be_written_is_one_sentence(tmp_path, monkeypatch, system, sentence):
     checkpoints = Checkpoints(tmp_path, keep=1, config=CONFIG)
 
-    def full(*arguments, **options):
-        raise ValueError("RESOURCE_EXHAUSTED: write failed [OS error 28: ENOSPC No space left on device]")
+    def fail(*arguments, **options):
+        raise ValueError(f"RESOURCE_EXHAUSTED: write failed {system}")
 
-    monkeypatch.setattr(checkpoints._orbax, "save_async", full)
-    with pytest.raises(MmtokError, match="the disk is full"):
+    monkeypatch.setattr(checkpoints._orbax, "save_async", fail)
+    with pytest.raises(MmtokError, match=re.escape(f"{tmp_path}: {sentence}")):
         checkpoints.save(1, make_state(1), position=None, seconds=0.0)
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path):
+    (tmp_path / "checkpoints").write_text("not a folder")
+    with pytest.raises(MmtokError, match="checkpoints: may not be written"):
+        Checkpoints(tmp_path / "checkpoints", keep=1, config=CONFIG)

@@ -23,7 +23,7 @@ from mmtok import axes
 from mmtok.errors import MismatchError, MmtokError
 from mmtok.metrics import Mean
 from mmtok.train.config import FitConfig, MeshConfig, OptimizerConfig
-from mmtok.train.interrupt import Interrupted
+from mmtok.train.interrupt import Interrupted, StopSignal
 from mmtok.train.loop import fit
 from mmtok.train.step import Program
 
@@ -142,7 +142,7 @@ def test_learns_logs_and_repeats_exactly(tmp_path):
     assert untimed(tmp_path / "a") == untimed(tmp_path / "b")
     resolved = json.loads((tmp_path / "a" / "train.json").read_text())
     assert resolved["fit"]["optimizer"]["learning_rate"] == 1e-3
-    assert resolved["task"] == {"name": "toy", "config": {"width": 1}}
+    assert resolved["task"] == {"name": "toy", "batch_size": 8, "config": {"width": 1}}
     assert sorted(path.name for path in (tmp_path / "a" / "checkpoints").iterdir()) == ["100", "200"]
 
 
@@ -188,8 +188,23 @@ def test_sigterm_saves_a_checkpoint_and_stops(tmp_path, capsys):
     assert stop.value.code == 75
     assert (tmp_path / "checkpoints" / str(stop.value.step)).is_dir()
     assert signal.getsignal(signal.SIGTERM) is before
-    assert "SIGTERM received" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "SIGTERM received" in said
+    assert f"toy: stopped after step {stop.value.step}; the same command goes on from there" in said
     assert fit(ToyTask(), config(), tmp_path).metrics["loss"] > 0
+
+
+def test_what_repeated_signals_do():
+    numbers = signal.SIGTERM, signal.SIGINT
+    before = [signal.getsignal(number) for number in numbers]
+    with StopSignal() as stop:
+        assert not stop.reached(0)
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+            signal.raise_signal(number)
+            assert stop.reached(1)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 def test_values_that_are_not_finite_stop_the_run(tmp_path):
@@ -250,7 +265,23 @@ def test_another_config_is_refused_but_logging_may_change(tmp_path):
         fit(ToyTask(), config(optimizer=OptimizerConfig(b1=0.8)), tmp_path)
     with pytest.raises(MismatchError, match=r"task\.config\.width = 1, the config says 2"):
         fit(ToyTask(width=2), config(), tmp_path)
-    fit(ToyTask(), config(log_every=2, checkpoint_every=3, keep=1, threads=1), tmp_path)
+    larger = ToyTask()
+    larger.batch_size = 16
+    with pytest.raises(MismatchError, match=r"task\.batch_size = 8, the config says 16"):
+        fit(larger, config(), tmp_path)
+    fit(ToyTask(), config(log_every=2, checkpoint_every=3, keep=1, threads=1, accumulate=2), tmp_path)
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    class Second(ToyTask):
+        def batch(self, step, rows):
+            if step == 6:
+                fit(ToyTask(), config(), tmp_path)
+            return super().batch(step, rows)
+
+    with pytest.raises(MmtokError, match="another run trains there"):
+        fit(Second(), config(), tmp_path)
+    assert fit(ToyTask(), config(), tmp_path).metrics["loss"] > 0, "the folder is free again"
 
 
 def test_batches_of_another_shape_are_an_internal_error(tmp_path):
@@ -274,7 +305,9 @@ def test_a_batch_that_does_not_split_is_refused():
         Program(ToyTask(), config(accumulate=3))
 
 
-@pytest.mark.parametrize("change", [{"steps": 0}, {"keep": 0}, {"ema": 1.0}, {"keep_every": 6}])
+@pytest.mark.parametrize(
+    "change", [{"steps": 0}, {"keep": 0}, {"ema": 1.0}, {"keep_every": 6}, {"watchdog_seconds": -1.0}]
+)
 def test_config_is_checked(change):
     with pytest.raises(MmtokError, match=next(iter(change))):
         config(**change)

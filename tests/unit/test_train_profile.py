@@ -34,12 +34,16 @@ def test_operations_are_told_by_their_scopes(compiled):
 
 def test_a_trace_of_real_steps(compiled, tmp_path):
     step, ones = compiled
-    jax.profiler.start_trace(str(tmp_path))
-    for _ in range(3):
-        step(ones, ones).block_until_ready()
-    jax.profiler.stop_trace()
-    program, spent = instructions(step.as_text()), durations(tmp_path)
-    assert spent
+
+    def traced(times):
+        with jax.profiler.trace(str(tmp_path)):
+            for _ in range(times):
+                step(ones, ones).block_until_ready()
+        return durations(tmp_path)
+
+    before, spent = traced(60), traced(3)
+    assert 0 < sum(spent.values()) < sum(before.values()) / 3, "earlier traces in the folder do not count"
+    program = instructions(step.as_text())
     assert set(spent) & set(program)
     text = summary(spent, program, steps=3, seconds=1.0, input_wait=0.25)
     assert "3 steps in 1.000 s, 333.3 ms each; input wait  25.0%" in text

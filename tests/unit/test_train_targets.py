@@ -41,6 +41,7 @@ def test_every_slice_has_the_chips_of_its_name():
         ("12xH100", "multiple of 8"),
         ("H100-8", "multiple of 8"),
         ("256", "expected something like"),
+        ("0xH100", "expected something like"),
     ],
 )
 def test_names_that_mean_nothing(name, message):

@@ -44,6 +44,39 @@ def test_tensorboard_writes_events(tmp_path):
     assert b"loss/rgb" in events.read_bytes()
 
 
+def test_tensorboard_hides_what_will_be_done_again(tmp_path):
+    from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+
+    (tracker,) = make_trackers(["tensorboard"], tmp_path, step=20, config={})
+    tracker.log(30, {"loss": 0.5})
+    tracker.close()
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    content, events = file.read_bytes(), []
+    while content:  # TFRecord: length, its checksum, the record, its checksum
+        size = int.from_bytes(content[:8], "little")
+        events.append(Event.FromString(content[12 : 12 + size]))
+        content = content[16 + size :]
+    version, restarted, logged = events
+    assert version.file_version == "brain.Event:2"
+    assert (restarted.step, restarted.session_log.status) == (21, SessionLog.START)
+    assert (logged.step, logged.summary.value[0].tag, logged.summary.value[0].simple_value) == (30, "loss", 0.5)
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "tensorboard"])
+def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch, name):
+    if name == "tensorboard":
+        monkeypatch.setattr("tensorboardX.record_writer.open_file", lambda _: open("/dev/full", "wb"))  # noqa: SIM115
+        (tracker,) = make_trackers(["tensorboard"], tmp_path, step=0, config={})
+    else:
+        tracker = Jsonl(tmp_path / name, step=0)
+        tracker._file = open("/dev/full", "a")  # noqa: SIM115
+    for _ in range(20):
+        with pytest.raises(MmtokError, match=f"{name}: the disk is full"):
+            tracker.log(1, {"loss": 1.0})
+    with pytest.raises(MmtokError, match="the disk is full"):
+        tracker.close()
+
+
 def test_wandb_missing_says_how_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     with pytest.raises(MmtokError, match=r"pip install mmtok\[wandb\]"):
