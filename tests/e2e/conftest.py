@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -71,12 +71,6 @@ def contents() -> Callable[[Path], dict[str, bytes]]:
     return read
 
 
-@pytest.fixture(scope="package", autouse=True)
-def _compile_lightly(lightly: Callable[[], contextlib.AbstractContextManager[None]]) -> Iterator[None]:
-    with lightly():
-        yield
-
-
 @dataclasses.dataclass(frozen=True)
 class Tiny:
     """The finished project: its folder, and what each command said on the way."""
@@ -91,7 +85,7 @@ class Tiny:
 
 
 @pytest.fixture(scope="package")
-def tiny(tmp_path_factory: pytest.TempPathFactory, _compile_lightly: None) -> Tiny:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """The tiny project after every command up to `train`; processes that test side by side share it."""
     base = tmp_path_factory.getbasetemp()
     folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
@@ -106,9 +100,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, _compile_lightly: None) -> Ti
 
 @pytest.fixture(scope="package")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.Popen[str]]:
-    """Starts a command in a process of its own, compiled as lightly as in this one."""
+    """Starts a command in a process of its own."""
     environment = os.environ | {
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
