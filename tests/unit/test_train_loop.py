@@ -100,19 +100,6 @@ def wait_for(path, process):
         time.sleep(0.01)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Most tests compile the same few programs."""
-    settings = {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled"))}
-    settings |= {"jax_persistent_cache_min_compile_time_secs": 0.0}
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-
-
 SLOW = {"steps": 60, "checkpoint_every": 5, "log_every": 10, "ema": 0.9}
 
 
