@@ -1,8 +1,6 @@
 """Strict numerics for every test: shape annotations are enforced, and nothing touches an accelerator."""
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ from jaxtyping import install_import_hook
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # most of what tests compile runs once
 install_import_hook("mmtok", "beartype.beartype")
 
 
@@ -25,28 +24,24 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def lightly() -> Callable[[], contextlib.AbstractContextManager[None]]:
-    """For programs that run a few steps, which are not worth optimising: `with lightly(): ...`.
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the processes which test side by side share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
-    JAX goes on using what it compiled under the other setting, whose results may differ in the last bit: with clean
-    caches, results are the same whatever ran before.
-    """
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_once(together: Path) -> None:
+    """What one test compiles, others load, and so do the processes that they start."""
     import jax  # after the platform is set above
+    from jax.experimental.compilation_cache import compilation_cache
 
-    @contextlib.contextmanager
-    def compiling() -> Iterator[None]:
-        before = jax.config.read("jax_disable_most_optimizations")
-        jax.config.update("jax_disable_most_optimizations", True)
-        jax.clear_caches()
-        yield
-        jax.config.update("jax_disable_most_optimizations", before)
-        jax.clear_caches()
-
-    return compiling
-
-
-@pytest.fixture(scope="module")
-def compile_lightly(lightly: Callable[[], contextlib.AbstractContextManager[None]]) -> Iterator[None]:
-    """All of a module."""
-    with lightly():
-        yield
+    settings = {
+        "jax_compilation_cache_dir": str(together / "compiled"),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
+    compilation_cache.reset_cache()  # or the folder would not be seen: imports have compiled already

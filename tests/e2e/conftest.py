@@ -5,12 +5,11 @@ import dataclasses
 import fcntl
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -71,12 +70,6 @@ def contents() -> Callable[[Path], dict[str, bytes]]:
     return read
 
 
-@pytest.fixture(scope="package", autouse=True)
-def _compile_lightly(lightly: Callable[[], contextlib.AbstractContextManager[None]]) -> Iterator[None]:
-    with lightly():
-        yield
-
-
 @dataclasses.dataclass(frozen=True)
 class Tiny:
     """The finished project: its folder, and what each command said on the way."""
@@ -91,32 +84,24 @@ class Tiny:
 
 
 @pytest.fixture(scope="package")
-def tiny(tmp_path_factory: pytest.TempPathFactory, _compile_lightly: None) -> Tiny:
+def tiny(together: Path) -> Tiny:
     """The tiny project after every command up to `train`; processes that test side by side share it."""
-    base = tmp_path_factory.getbasetemp()
-    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    record = folder / "tiny.json"
-    with (folder / "tiny.lock").open("w") as lock:
+    record = together / "tiny.json"
+    with (together / "tiny.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not record.exists():
-            said = {stage: call(*stage.split(), TINY, "--root", folder / "tiny") for stage in STAGES}
+            said = {stage: call(*stage.split(), TINY, "--root", together / "tiny") for stage in STAGES}
             record.write_text(json.dumps({stage: dataclasses.asdict(ran) for stage, ran in said.items()}))
-    return Tiny(folder / "tiny", {stage: Ran(**ran) for stage, ran in json.loads(record.read_text()).items()})
+    return Tiny(together / "tiny", {stage: Ran(**ran) for stage, ran in json.loads(record.read_text()).items()})
 
 
 @pytest.fixture(scope="package")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.Popen[str]]:
-    """Starts a command in a process of its own, compiled as lightly as in this one."""
-    environment = os.environ | {
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
+def start() -> Callable[..., subprocess.Popen[str]]:
+    """Starts a command in a process of its own."""
 
     def run(*words: str | Path) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "mmtok", *map(str, words)]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     return run
 

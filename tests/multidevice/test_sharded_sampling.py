@@ -54,5 +54,4 @@ def test_the_number_of_devices_changes_nothing():
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_disable_most_optimizations", True)
     check()

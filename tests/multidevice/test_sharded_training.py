@@ -190,9 +190,6 @@ def test_eight_devices_agree_with_one():
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
-        jax.config.update("jax_compilation_cache_dir", temporary)  # the runs that resume compile the same steps again
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_disable_most_optimizations", True)  # most of what is compiled runs once
         check_against_one_device(ToyTask(), [config(mesh) for mesh in MESHES])
         check_resume_on_another_mesh(Path(temporary) / "run")
         check_against_one_device(any_to_any(), [config(mesh, accumulate=mesh.slices) for mesh in MESHES])

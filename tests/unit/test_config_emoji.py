@@ -20,8 +20,6 @@ from mmtok.project import (
 from mmtok.tokenizers.images import ImageConfig
 from mmtok.train.config import FitConfig
 
-pytestmark = pytest.mark.usefixtures("compile_lightly")
-
 
 @pytest.fixture(scope="module")
 def project(shared, tmp_path_factory) -> Project:

@@ -12,8 +12,6 @@ from mmtok.errors import MmtokError
 from mmtok.generate import Known, Sampler, Target
 from reference.toy import FOLLOW, JOINT, NEXT, TRACES, Toy, expect, given_c, joint, rows
 
-pytestmark = pytest.mark.usefixtures("compile_lightly")
-
 
 @pytest.fixture(scope="module")
 def sampler() -> Sampler:

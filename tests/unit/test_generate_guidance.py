@@ -12,8 +12,6 @@ from mmtok.generate.passes import coefficients, views
 from mmtok.modality import Modality, Vocabulary
 from reference.toy import JOINT, NEXT, Toy, expect, given_c, rows
 
-pytestmark = pytest.mark.usefixtures("compile_lightly")
-
 
 @pytest.fixture(scope="module")
 def sampler() -> Sampler:

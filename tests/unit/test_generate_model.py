@@ -16,8 +16,6 @@ from mmtok.modality import Modality, Vocabulary, by_name
 from mmtok.model import AnyToAny, ModelConfig
 from reference import sampling as plain
 
-pytestmark = pytest.mark.usefixtures("compile_lightly")
-
 TEXT = Vocabulary(size=30, sentinel_first=4, sentinel_count=8)
 MODALITIES = (
     Modality(name="rgb", kind="grid", shape=(3, 3), vocabulary=Vocabulary(size=11)),

@@ -11,8 +11,6 @@ from mmtok.generate import Known, Sampler, Target
 from mmtok.grammar import ILLEGAL, Grammar
 from reference.toy import NEXT, WORDS, Toy, given_c, joint, rows
 
-pytestmark = pytest.mark.usefixtures("compile_lightly")
-
 _classes = np.zeros(WORDS.size, np.int32)
 _classes[[10, 11]], _classes[[12, 13]] = 1, 2
 _step = np.array([[ILLEGAL, 1, ILLEGAL], [ILLEGAL, ILLEGAL, 0]], np.int32)

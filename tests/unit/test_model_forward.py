@@ -17,9 +17,6 @@ from mmtok.model import AnyToAny, named_parameters, set_parameters, sized
 from reference import model as reference
 from reference.model import MODALITIES, config, random_batch
 
-pytestmark = pytest.mark.usefixtures("compile_lightly")
-
-
 SHALLOW = {"encoder_depth": 1, "decoder_depth": 1}  # compiles in half the time
 VARIANTS = {
     "plain": {},

@@ -28,7 +28,6 @@ VARIANTS = {
     "many layers": {"decoder_depth": 6},
 }
 STEPS = 8
-pytestmark = pytest.mark.usefixtures("compile_lightly")
 
 
 def encoder(rng: np.random.Generator) -> EncoderSlots:

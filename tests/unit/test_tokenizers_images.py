@@ -17,8 +17,6 @@ from mmtok.tokenizers.features import FeatureConfig
 from mmtok.tokenizers.images import ImageConfig, ImageTokenizer
 from mmtok.tokenizers.preprocess import ImagePreprocess
 
-pytestmark = pytest.mark.usefixtures("compile_lightly")
-
 NET = NetworkConfig(width=32, levels=(5, 5, 3))
 COLOURS = ImageConfig(size=16, net=NET, loss="mse")
 DEPTH = ImageConfig(size=16, values="depth", channels=1, near=1.0, far=20.0, net=NET, show="depth")

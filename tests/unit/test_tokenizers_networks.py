@@ -22,8 +22,6 @@ from mmtok.tokenizers.networks.resnet import TimeEmbedding
 from mmtok.tokenizers.networks.unet import UNet, UNetConfig
 from mmtok.tokenizers.networks.uvit import UViT, UViTConfig
 
-pytestmark = pytest.mark.usefixtures("compile_lightly")
-
 Tensors = dict[str, np.ndarray]
 
 

@@ -23,8 +23,6 @@ from mmtok.tokenizers.vectors import VectorConfig
 from mmtok.tokenizers.vq import EncoderConfig, VQTokenizerConfig
 from mmtok.train.layout import Layout
 
-pytestmark = pytest.mark.usefixtures("compile_lightly")
-
 RNG = np.random.default_rng(0)
 NET = ViTConfig(width=16, depth=1, heads=2, grid=2)
 BOOK = VQConfig(size=16, latent=4, dead=0.0)

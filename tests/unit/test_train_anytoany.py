@@ -18,8 +18,6 @@ from mmtok.train.config import FitConfig, OptimizerConfig
 from mmtok.train.loop import fit
 from mmtok.train.task import Task
 
-pytestmark = pytest.mark.usefixtures("compile_lightly")
-
 MODALITIES = tuple(Modality(name=n, kind="grid", shape=(8,), vocabulary=Vocabulary(size=16)) for n in "abc")
 SMALL = sized("nano", dim=16, heads=1, head_dim=16, mlp_hidden=32, encoder_depth=1, decoder_depth=1)
 
