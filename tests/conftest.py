@@ -1,6 +1,7 @@
 """Strict numerics for every test: shape annotations are enforced, and nothing touches an accelerator."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,14 @@ def _compiled_once(together: Path) -> None:
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
     compilation_cache.reset_cache()  # or the folder would not be seen: imports have compiled already
+
+
+@pytest.fixture
+def optimised() -> Iterator[None]:
+    """Compiles as users do: for tests of numerics that the compiler may change."""
+    import jax
+
+    was = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", was)

@@ -11,6 +11,8 @@ from mmtok.model import AnyToAny, load_model
 from mmtok.tensors import TensorFile
 from reference import fourm
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 CASES = ["fm7_swiglu", "fm21_qknorm"]
 
 

@@ -8,6 +8,8 @@ import pytest
 from mmtok.errors import MmtokError
 from mmtok.model.attention import attend
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 SAMPLES, SLOTS, HEADS, WIDTH = 3, 128, 2, 128
 LENGTHS = (128, 37, 0)
 

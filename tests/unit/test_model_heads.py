@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from mmtok.model.heads import TILES, Head, cross_entropy
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 DIM, SLOTS = 8, 300
 TILE = TILES["cpu"][0]
 HEADS = (  # modality 1 has no vocabulary; modality 2 has two codes

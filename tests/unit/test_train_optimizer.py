@@ -16,6 +16,8 @@ from mmtok.train.config import OptimizerConfig
 from mmtok.train.layout import Parameter
 from mmtok.train.optimizer import decays, make_optimizer, make_schedule
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 
 def rates(config: OptimizerConfig, steps: int) -> np.ndarray:
     return np.asarray(jax.vmap(make_schedule(config, steps=steps))(jnp.arange(steps)))
