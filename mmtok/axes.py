@@ -85,9 +85,15 @@ def placed(placement: Placement) -> Iterator[None]:
         _PLACEMENT.reset(token)
 
 
+def _over_devices() -> Placement | None:
+    """The placement, where there is more than one device to place things on."""
+    placement = _PLACEMENT.get()
+    return None if placement is None or placement.mesh.size == 1 else placement
+
+
 def constrain(x: Array, *names: str | None) -> Array:
     """Returns `x`, which is to lie where its axis names say; so does its gradient."""
-    placement = _PLACEMENT.get()
+    placement = _over_devices()
     return x if placement is None else jax.lax.with_sharding_constraint(x, placement.sharding(names))
 
 
@@ -97,7 +103,7 @@ def whole_width(x: Array, names: Names) -> Array:
     Its gradient is split again as the parameter is: the sum over devices and the split are one reduce-scatter. Without
     saying so, the compiler may sum whole gradients on every device.
     """
-    return x if _PLACEMENT.get() is None else _whole_width(names, x)
+    return x if _over_devices() is None else _whole_width(names, x)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -129,8 +135,8 @@ def per_device(
     Raises:
       MmtokError: an axis of an array does not divide by the devices that its name is split over.
     """
-    placement = _PLACEMENT.get()
-    if placement is None or placement.mesh.size == 1:
+    placement = _over_devices()
+    if placement is None:
         return function
     ins, outs = (tuple(map(placement.spec, names)) for names in (inputs, outputs))
     mapped = jax.shard_map(function, mesh=placement.mesh, in_specs=ins, out_specs=outs, check_vma=False)

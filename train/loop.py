@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from mmtok.progress import say
 from mmtok.train.checkpoints import Checkpoints
 from mmtok.train.config import FitConfig
 from mmtok.train.interrupt import Interrupted, StopSignal
-from mmtok.train.processes import agree, is_first, local
+from mmtok.train.processes import agree, is_first, local, same
 from mmtok.train.profile import Profiler
 from mmtok.train.record import Record
 from mmtok.train.speed import Clock
@@ -82,6 +83,8 @@ def fit(
     what = {"name": task.name, "batch_size": task.batch_size, "config": to_json(task.config)}
     resolved = {"task": what, "fit": to_json(config)}
     matters = resolved | {"fit": {key: value for key, value in resolved["fit"].items() if key not in FREE}}
+    if not same(json.dumps(resolved, sort_keys=True)):
+        raise MmtokError(f"{folder}: the processes were given different configs; start all with the same command")
     with contextlib.ExitStack() as stack:
         mine = stack.enter_context(claimed(folder)) if is_first() else True
         if not agree(mine):

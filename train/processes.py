@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import threading
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,14 @@ def wait_for_all(what: str) -> None:
 def agree(good: bool) -> bool:
     """Whether all processes say that all is good; waits for them."""
     return bool(np.all(multihost_utils.process_allgather(np.bool_(good)))) if jax.process_count() > 1 else good
+
+
+def same(text: str) -> bool:
+    """Whether all processes give the same text; waits for them."""
+    if jax.process_count() == 1:
+        return True
+    sums = multihost_utils.process_allgather(np.uint32(zlib.crc32(text.encode())))
+    return bool(np.all(sums == sums[0]))
 
 
 def local(arrays: Mapping[str, jax.Array]) -> dict[str, Any]:

@@ -89,7 +89,8 @@ class Program:
         self._check_batch_size()
         batch = self._example()
         module = jax.eval_shape(self._module, jax.random.key(0))
-        rows = jax.eval_shape(self._loss, *module, batch, jax.random.key(0))[1][1]
+        with placed(self._placement):
+            rows = jax.eval_shape(self._loss, *module, batch, jax.random.key(0))[1][1]
         self.metrics = ("loss", "grad_norm", "non_finite", *sorted(rows))
 
         shapes = jax.eval_shape(self._init)
@@ -180,14 +181,14 @@ class Program:
 
     def _loss(self, params: Arrays, rest: Arrays, batch: Any, key: Array) -> tuple[Array, tuple[Arrays, dict]]:
         module = self.layout.merge(params, rest)
-        with placed(self._placement):
-            loss, means = self.task.loss(module, batch, key)
+        loss, means = self.task.loss(module, batch, key)
         rows = {name: jnp.stack([mean.total, mean.count]).astype(jnp.float32) for name, mean in means.items()}
         return loss, (self.layout.split(module)[1], rows)
 
     def _gradients(self, params: Arrays, rest: Arrays, batch: Any, key: Array) -> tuple[Arrays, Arrays, Array, Array]:
         """Returns gradients, other arrays, loss and (total, count) of each mean."""
-        (loss, (rest, rows)), grads = jax.value_and_grad(self._loss, has_aux=True)(params, rest, batch, key)
+        with placed(self._placement):  # around the backward pass too
+            (loss, (rest, rows)), grads = jax.value_and_grad(self._loss, has_aux=True)(params, rest, batch, key)
         grads = jax.tree.map(lambda g: g.astype(jnp.float32), grads)
         rows = jnp.array([rows[name] for name in self.metrics[OWN:]], jnp.float32).reshape(-1, 2)
         return grads, rest, loss.astype(jnp.float32), rows

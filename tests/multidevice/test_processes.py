@@ -5,6 +5,7 @@ Run as a script, this file is one of the processes: it trains a toy on two fake 
 
 import dataclasses
 import os
+import re
 import shutil
 import signal
 import socket
@@ -29,6 +30,7 @@ from mmtok.train.loop import fit
 from mmtok.train.processes import start
 
 PATIENCE = 120  # seconds
+HIDDEN = 512  # so many that checkpoints keep each part in a file of its own process
 STEPS = 100  # of the run that is asked to stop, slow enough to be
 CONFIG = FitConfig(
     steps=12,
@@ -45,8 +47,8 @@ ALONE = dataclasses.replace(CONFIG, mesh=MeshConfig())
 class Toy(nnx.Module):
     def __init__(self, rngs):
         normal = jax.nn.initializers.normal(0.3)
-        self.up = axes.param(normal(rngs.params(), (8, 16)), ("embed", "mlp"))
-        self.down = axes.param(normal(rngs.params(), (16, 2)), ("mlp", None))
+        self.up = axes.param(normal(rngs.params(), (8, HIDDEN)), ("embed", "mlp"))
+        self.down = axes.param(normal(rngs.params(), (HIDDEN, 2)), ("mlp", None))
 
 
 class ToyTask:
@@ -80,7 +82,9 @@ def parameters(result) -> dict[str, Any]:
     }
 
 
-def launch(folder: Path, *, kill_at: int = -1, steps: int = CONFIG.steps) -> list[subprocess.Popen[Any]]:
+def launch(
+    folder: Path, *, kill_at: int = -1, steps: tuple[int, int] = (CONFIG.steps, CONFIG.steps)
+) -> list[subprocess.Popen[Any]]:
     """Starts both processes; the second kills itself once the checkpoint of step `kill_at` is being written."""
     with socket.socket() as found:
         found.bind(("localhost", 0))
@@ -88,7 +92,15 @@ def launch(folder: Path, *, kill_at: int = -1, steps: int = CONFIG.steps) -> lis
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     return [
         subprocess.Popen(
-            [sys.executable, __file__, str(folder), address, str(index), str(kill_at if index else -1), str(steps)],
+            [
+                sys.executable,
+                __file__,
+                str(folder),
+                address,
+                str(index),
+                str(kill_at if index else -1),
+                str(steps[index]),
+            ],
             env={**os.environ, **flags},
             stderr=subprocess.PIPE,
             text=True,
@@ -117,7 +129,7 @@ def assert_close(found, expected) -> None:
         np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
-def test_two_processes_train_as_one_and_what_one_cannot_read_neither_takes(tmp_path, undisturbed):
+def test_two_processes_train_as_one_and_take_no_checkpoint_with_a_damaged_part(tmp_path, undisturbed):
     for code, error in ended(launch(tmp_path)):
         assert code == 0, error
     for index in range(2):
@@ -132,7 +144,7 @@ def test_two_processes_train_as_one_and_what_one_cannot_read_neither_takes(tmp_p
         path.write_bytes(bytes(path.stat().st_size))
     (first, said), second = ended(launch(tmp_path))
     assert (first, second[0]) == (0, 0), said + second[1]
-    assert "8 is damaged (another process could not read it); going on from step 4 instead" in said
+    assert re.search(r"checkpoints/8 is damaged \(.+\); going on from step 4 instead", said), said
     assert_close(dict(np.load(tmp_path / "1.npz")), undisturbed)
 
 
@@ -150,7 +162,7 @@ def test_killed_in_mid_save_and_resumed_by_one_process_on_another_mesh(tmp_path,
 
 
 def test_asking_one_to_stop_stops_both_at_the_same_step(tmp_path):
-    first, second = launch(tmp_path, steps=STEPS)
+    first, second = launch(tmp_path, steps=(STEPS, STEPS))
     limit = time.monotonic() + PATIENCE
     while not (tmp_path / "checkpoints" / "4").exists():
         assert second.poll() is None, second.communicate()[1]
@@ -166,6 +178,13 @@ def test_asking_one_to_stop_stops_both_at_the_same_step(tmp_path):
     longer = dataclasses.replace(ALONE, steps=STEPS, checkpoint_every=STEPS)
     resumed, whole = (parameters(fit(ToyTask(), longer, folder)) for folder in (tmp_path, tmp_path / "whole"))
     assert_close(resumed, whole)
+
+
+def test_different_configs_are_refused_by_both(tmp_path):
+    for code, error in ended(launch(tmp_path, steps=(12, 13))):
+        assert code == 1
+        assert "the processes were given different configs; start all with the same command" in error
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("index", [0, 1], ids=["nobody joins the coordinator", "no coordinator"])

@@ -23,6 +23,8 @@ from mmtok.tokenizers.networks.mlp import MLPConfig
 from mmtok.tokenizers.quantizers import MemcodesConfig
 from mmtok.tokenizers.vectors import VectorConfig
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 

@@ -315,7 +315,9 @@ def test_masks_are_those_of_earlier_versions():
         masked = Masker(config, MODALITIES)(batch_of(rows), seed=7, step=11, samples=np.arange(50) * 1000)
         for path, leaf in jax.tree_util.tree_leaves_with_path(masked):
             values = np.ascontiguousarray(leaf, np.float32)
-            lines.append(f"redistribute {redistribute} {jax.tree_util.keystr(path)} {zlib.crc32(values.tobytes()):08x}\n")
+            lines.append(
+                f"redistribute {redistribute} {jax.tree_util.keystr(path)} {zlib.crc32(values.tobytes()):08x}\n"
+            )
     if os.environ.get(REGENERATE):
         GOLDEN.write_text("".join(lines))
     assert "".join(lines) == GOLDEN.read_text(), f"masks changed; set {REGENERATE}=1 to accept that"
