@@ -53,10 +53,8 @@ def claimed(folder: str | os.PathLike) -> Iterator[bool]:
         mine = True
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            mine = False
-        except OSError:
-            pass  # no locks here
+        except OSError as error:  # of any other kind: no locks here
+            mine = not isinstance(error, BlockingIOError)
         yield mine
 
 

@@ -48,12 +48,18 @@ def _compiled_once(together: Path) -> None:
     compilation_cache.reset_cache()  # or the folder would not be seen: imports have compiled already
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def optimised() -> Iterator[None]:
-    """Compiles as users do: for tests of numerics that the compiler may change."""
+    """Compiles as users do: for tests of numerics that the compiler may change.
+
+    JAX goes on using what it compiled under the other setting: with clean caches, results are the same whatever ran
+    before.
+    """
     import jax
 
     was = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
     yield
     jax.config.update("jax_disable_most_optimizations", was)
+    jax.clear_caches()

@@ -64,7 +64,9 @@ def _clip_by_global_norm(most: float) -> optax.GradientTransformation:
     again, which makes the optimizer half as slow again on CPU.
     """
 
-    def update(updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None):
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
         factor = most / jnp.maximum(optax.global_norm(updates), most)
         return jax.tree.map(lambda g: g * factor.astype(g.dtype), updates), state
 
