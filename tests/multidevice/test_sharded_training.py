@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from mmtok import axes
@@ -179,6 +180,7 @@ def check_what_is_sent(program):
         assert item.bytes < least, item
 
 
+@pytest.mark.slow
 def test_eight_devices_agree_with_one():
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     environment = {**os.environ, **flags, "TF_CPP_MIN_LOG_LEVEL": "1"}  # warnings of the partitioner are to be seen

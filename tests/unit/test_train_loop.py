@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -174,6 +175,15 @@ def test_sigterm_saves_a_checkpoint_and_stops(tmp_path, capsys):
     assert fit(ToyTask(), config(), tmp_path).metrics["loss"] > 0
 
 
+@pytest.fixture
+def _foreground() -> Iterator[None]:
+    """Ctrl-C acts as in a terminal: what a shell starts in the background inherits that it does nothing."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_foreground")
 def test_what_repeated_signals_do():
     numbers = signal.SIGTERM, signal.SIGINT
     before = [signal.getsignal(number) for number in numbers]
