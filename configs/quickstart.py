@@ -2,7 +2,7 @@
 
     bash scripts/quickstart.sh
 
-runs this file through every command (`mmtok data|tokenizer train|tokenize|train|eval|sample`). Eleven to
+runs this file through every command (`mmtok data|tokenizer train|tokenize|train|eval|sample`). About
 twelve minutes, set-up included. Expected on 128 held-out scenes, from rgb: depth AbsRel 0.059 (constant 0.122), normals
 12.5 degrees (24.1), label mIoU 0.58 (0.31), 56 % of the caption's facts (30 %), box F1 0.50 (0.05).
 """

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From nothing to any-to-any generation: scenes are rendered, tokenizers and a small model are trained on them, and a
-# gallery shows every modality made from others. Eleven to twelve minutes on two CPU cores; no accelerator needed.
+# gallery shows every modality made from others. About twelve minutes on two CPU cores; no accelerator needed.
 source "$(dirname "$0")/env.sh"
 
 config=configs/quickstart.py
