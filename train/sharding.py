@@ -39,6 +39,8 @@ RULES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
 }
 
+COLUMNS = ("parameter", "shape", "dtype", "axes", "split over", "bytes per device")
+
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """Makes the mesh (slice, data, fsdp, tensor); one device gives 1 x 1 x 1 x 1.
@@ -138,19 +140,25 @@ def shardings(
 
 
 def table(parameters: Mapping[str, Parameter], *, mesh: Mesh | AbstractMesh, rules: str) -> str:
-    """Describes every parameter in a line: path, shape, dtype, where each axis lies, bytes per device; then the sum."""
+    """Lists every parameter under a heading, then the sum of the bytes.
+
+    Columns: path, shape, dtype, names of the axes, the mesh axes that split each of them, bytes per device.
+    """
     placed = shardings(parameters, mesh=mesh, rules=rules)
-    rows, total = [], 0
+    rows: list[tuple[str, ...]] = [COLUMNS]
+    total = 0
     for path, parameter in parameters.items():
         held = math.prod(placed[path].shard_shape(parameter.shape)) * np.dtype(parameter.dtype).itemsize
         total += held
-        spec = tuple(placed[path].spec) + (None,) * (len(parameter.shape) - len(placed[path].spec))
+        rank, spec = len(parameter.shape), tuple(placed[path].spec)
+        names = _listed(parameter.axes or (None,) * rank)
+        where = _listed(spec + (None,) * (rank - len(spec)))
         shape = "x".join(map(str, parameter.shape)) or "()"
-        rows.append((path, shape, str(np.dtype(parameter.dtype)), ",".join(_said(axis) for axis in spec), str(held)))
-    rows.append((f"{len(parameters)} arrays", "", "", "", str(total)))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+        rows.append((path, shape, str(np.dtype(parameter.dtype)), names, where, str(held)))
+    rows.append((f"{len(parameters)} arrays", "", "", "", "", str(total)))
+    widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 
 
-def _said(axis: str | tuple[str, ...] | None) -> str:
-    return "-" if axis is None else axis if isinstance(axis, str) else "+".join(axis)
+def _listed(axes: Sequence[str | tuple[str, ...] | None]) -> str:
+    return ",".join("-" if axis is None else axis if isinstance(axis, str) else "+".join(axis) for axis in axes) or "-"

@@ -31,7 +31,8 @@ class Inspect:
 
     project: ProjectOption
     shardings: bool = False
-    """Print where each parameter lies: path, shape, dtype, mesh axes, bytes per device."""
+    """Print where each parameter lies: path, shape, dtype, names of its axes, the mesh axes that split them, bytes per
+    device."""
     target: str = ""
     """Hardware to lay it out on; this machine's devices when left out."""
 

@@ -6,7 +6,7 @@ import io
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 
@@ -45,14 +45,31 @@ def parse(cls: type[T], arguments: Sequence[str], *, prog: str, default: T | Non
 
 
 def parse_project(cls: type[T], arguments: Sequence[str], *, prog: str) -> T:
-    """Parses `CONFIG [--overrides]` into `cls`, a dataclass with a field `project` and the command's own options."""
-    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
-        raise MmtokError(f"usage: {prog} CONFIG [--option value ...]; CONFIG is a file or the name of a shipped one")
-    if arguments[0] in ("-h", "--help"):
+    """Parses `CONFIG [--option ...]` into `cls`, a dataclass with a field `project` and the command's own options.
+
+    Options may come before CONFIG, too: `--shardings CONFIG`.
+
+    Raises:
+      MmtokError: there is no CONFIG, or `parse` refuses the rest.
+    """
+    words = list(arguments)
+    place = _place_of_config(cls, words)
+    if words[:1] and words[0] in ("-h", "--help"):
         print(f"usage: {prog} CONFIG [--option value ...]\n\n`{prog} CONFIG --help` lists the options of that CONFIG.")
         raise SystemExit(0)
-    project = load_project(arguments[0])
-    return parse(cls, arguments[1:], prog=f"{prog} {arguments[0]}", default=cls(project=project))  # type: ignore[call-arg]
+    if place >= len(words):
+        raise MmtokError(f"usage: {prog} CONFIG [--option value ...]; CONFIG is a file or the name of a shipped one")
+    config = words.pop(place)
+    return parse(cls, words, prog=f"{prog} {config}", default=cls(project=load_project(config)))  # type: ignore[call-arg]
+
+
+def _place_of_config(cls: type, words: Sequence[str]) -> int:
+    """Index of the first word that is no option and no option's value; flags have none, other options one."""
+    flags = {f"--{name.replace('_', '-')}" for name, kind in get_type_hints(cls).items() if kind is bool}
+    place = 0
+    while place < len(words) and words[place].startswith("-"):
+        place += 1 if words[place] in flags or "=" in words[place] else 2
+    return place
 
 
 ProjectOption = Annotated[Project, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]

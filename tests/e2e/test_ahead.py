@@ -8,11 +8,21 @@ import pytest
 SMALL = ("--model.encoder-depth", "2", "--model.decoder-depth", "2", "--model.dim", "256")
 
 
-def test_shardings_of_more_devices_than_there_are(mmtok):
-    done = mmtok("inspect", "pods_b", "--shardings", "--target", "2xv5e-256")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "pods_b --shardings --target 2xv5e-256",
+        "--shardings pods_b --target 2xv5e-256",
+        "--target 2xv5e-256 --shardings pods_b",
+        "--target=2xv5e-256 --shardings pods_b",
+    ],
+)
+def test_shardings_of_more_devices_than_there_are(mmtok, arguments):
+    done = mmtok("inspect", *arguments.split())
     assert done.code == 0, done.err
     rows = {line.split()[0]: line.split()[1:] for line in done.out.splitlines()}
-    assert rows["embeddings.tokens.head"] == ["274208x768", "float32", "-,fsdp", str(274208 * 768 * 4 // 8)]
+    size = 274208 * 768 * 4 // 8
+    assert rows["embeddings.tokens.head"] == ["274208x768", "float32", "-,table", "-,fsdp", str(size)]
 
 
 @pytest.mark.parametrize(
@@ -21,6 +31,9 @@ def test_shardings_of_more_devices_than_there_are(mmtok):
         ("compile pods_b", "needs --target"),
         ("compile pods_b --target v5q-256", "unknown chip 'v5q' (did you mean"),
         ("inspect pods_b", "needs --shardings"),
+        ("inspect --shardings", "usage: mmtok inspect CONFIG"),
+        ("inspect --shardings --target v5e-8", "usage: mmtok inspect CONFIG"),
+        ("inspect --shardings no_such_config", "no_such_config: no such configuration file"),
         ("inspect pods_b --shardings --target v5e-256 --fit.mesh.fsdp 7", "does not fit 256 devices"),
         ("inspect pods_b --shardings --target 2xv5e-256 --fit.mesh.slices 4", "does not fit 2 slices"),
         ("inspect pods_b --shardings --target v5e-8 --model.dim 100", "100 along 'embed' does not divide by 8"),

@@ -1,5 +1,7 @@
 """The sharding table, on meshes that are larger than the machine."""
 
+import re
+
 import jax.numpy as jnp
 import pytest
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
@@ -61,9 +63,19 @@ def test_all_rules_know_the_same_axes():
     assert len({frozenset(rules) for rules in RULES.values()}) == 1
 
 
-def test_table_counts_bytes_per_device():
-    text = table({"up": UP, "scale": Parameter((8,), jnp.bfloat16, (None,))}, mesh=MESH, rules="fsdp_tp")
-    rows = [line.split() for line in text.splitlines()]
-    assert rows[0] == ["up", "3x8x6", "float32", "-,fsdp,tensor", str(3 * 2 * 3 * 4)]
-    assert rows[1] == ["scale", "8", "bfloat16", "-", "16"]
-    assert rows[2] == ["2", "arrays", str(3 * 2 * 3 * 4 + 16)]
+def test_table_says_names_places_and_bytes():
+    parameters = {
+        "up": UP,
+        "scale": Parameter((8,), jnp.bfloat16, (None,)),
+        "free": Parameter((2, 2), jnp.float32, None),
+        "tokens": Parameter((16, 8), jnp.float32, (None, "table")),
+    }
+    rows = [re.split(r"  +", line) for line in table(parameters, mesh=MESH, rules="fsdp_tp").splitlines()]
+    assert rows == [
+        ["parameter", "shape", "dtype", "axes", "split over", "bytes per device"],
+        ["up", "3x8x6", "float32", "layers,embed,mlp", "-,fsdp,tensor", str(3 * 2 * 3 * 4)],
+        ["scale", "8", "bfloat16", "-", "-", "16"],
+        ["free", "2x2", "float32", "-,-", "-,-", "16"],
+        ["tokens", "16x8", "float32", "-,table", "-,fsdp+tensor", "64"],
+        ["4 arrays", str(3 * 2 * 3 * 4 + 16 + 16 + 64)],
+    ]
