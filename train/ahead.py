@@ -74,6 +74,8 @@ def compile_for(task: Task, config: FitConfig, target: Target) -> Report:
         or the compiler of the platform is not installed.
     """
     chip = CHIPS[target.chip]
+    if config.mesh.slices == -1:  # devices of a topology of GPUs do not say which host they are on
+        config = dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, slices=target.slices))
     program = Program(task, config, devices=target_devices(target))
     lowered = program.lower()
     began = time.monotonic()

@@ -53,19 +53,19 @@ class MeshConfig:
     """How the devices are laid out and what is split over them.
 
     Attributes:
-      slices: Groups of devices joined by a slower network (slices of TPU pods, nodes): they split the batch only. -1
-        takes as many as the devices say.
+      slices: Groups of devices joined by a slower network: they split the batch only. -1 takes what the devices say,
+        slices of TPU pods or hosts of GPUs; other numbers group GPUs anew (1: parameters split across hosts).
       data: Devices of a slice that only split the batch; -1 takes all that remain (one of these three may).
-      fsdp: Devices that split the batch and, under `fsdp` and `fsdp_tp`, the parameters.
+      fsdp: Devices that split the batch and, under all rules but `dp`, the parameters.
       tensor: Devices that split heads, hidden widths and the width of token tables under `fsdp_tp`.
-      rules: Row of the sharding table (`mmtok.train.sharding.RULES`).
+      rules: Row of the sharding table (`mmtok.train.sharding.RULES`); `hybrid` is `fsdp` on several slices.
     """
 
     slices: int = -1
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
-    rules: Literal["dp", "fsdp", "fsdp_tp"] = "dp"
+    rules: Literal["dp", "fsdp", "hybrid", "fsdp_tp"] = "dp"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,19 +20,19 @@ from mmtok.train.layout import Parameter
 AXES = ("slice", "data", "fsdp", "tensor")
 _SAMPLES = ("slice", "data", "fsdp")
 _NOWHERE: Mapping[str, tuple[str, ...]] = dict.fromkeys(("layers", "embed", "heads", "mlp", "table"), ())
+_FSDP = {**_NOWHERE, "batch": _SAMPLES, "token": _SAMPLES, "embed": ("fsdp",), "table": ("fsdp",)}
 
 RULES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     # Data parallelism: every device holds all parameters.
     "dp": {**_NOWHERE, "batch": _SAMPLES, "token": _SAMPLES},
     # Fully sharded data parallelism (ZeRO stage 3, Rajbhandari et al. 2020): each device holds a slice of the width.
-    # On several slices it is hybrid: `slice` splits no parameter, so the slow network carries gradients only.
-    "fsdp": {**_NOWHERE, "batch": _SAMPLES, "token": _SAMPLES, "embed": ("fsdp",), "table": ("fsdp",)},
+    "fsdp": _FSDP,
+    # The same on several slices, by name: `slice` splits no parameter, so the slow network carries gradients only.
+    "hybrid": _FSDP,
     # The same with tensor parallelism (Megatron-LM, Shoeybi et al. 2019, section 3).
     "fsdp_tp": {
-        **_NOWHERE,
-        "batch": _SAMPLES,
+        **_FSDP,
         "token": (*_SAMPLES, "tensor"),
-        "embed": ("fsdp",),
         "heads": ("tensor",),
         "mlp": ("tensor",),
         "table": ("fsdp", "tensor"),
@@ -45,41 +45,85 @@ COLUMNS = ("parameter", "shape", "dtype", "axes", "split over", "bytes per devic
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """Makes the mesh (slice, data, fsdp, tensor); one device gives 1 x 1 x 1 x 1.
 
+    Slices are what the devices say: slices of TPUs, hosts of GPUs. On GPUs that is a default only: other `slices` group
+    them anew, host after host, for NCCL joins any.
+
     Args:
       config: Size of each axis.
       devices: All devices unless given.
 
     Raises:
-      MmtokError: the sizes do not multiply to the number of devices.
+      MmtokError: the sizes do not multiply to the number of devices, or the rules leave an axis without work.
     """
     devices = jax.devices() if devices is None else devices
-    found = len({getattr(device, "slice_index", 0) for device in devices})
-    slices, *inner = _sizes(config, len(devices), slices=found)
-    if found > 1:
+    gpus = devices[0].platform in ("gpu", "cuda")
+    found = len({_slice(device) for device in devices})
+    sizes = _sizes(config, len(devices), slices=found, regroup=gpus)
+    if gpus:
+        grid = np.asarray(sorted(devices, key=lambda device: (_slice(device), device.id))).reshape(sizes)
+    elif found > 1:
         grid = mesh_utils.create_hybrid_device_mesh(
-            (1, *inner), (slices, 1, 1, 1), devices, allow_split_physical_axes=True
+            (1, *sizes[1:]), (found, 1, 1, 1), devices, allow_split_physical_axes=True
         )
     else:
-        grid = mesh_utils.create_device_mesh((slices, *inner), devices, allow_split_physical_axes=True)
+        grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def abstract_mesh(config: MeshConfig, *, devices: int, slices: int = 1) -> AbstractMesh:
-    """Makes the mesh of so many devices, without any; see `make_mesh`."""
-    return AbstractMesh(_sizes(config, devices, slices=slices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+def abstract_mesh(config: MeshConfig, *, devices: int, slices: int = 1, regroup: bool = False) -> AbstractMesh:
+    """Makes the mesh of so many devices, without any; see `make_mesh`.
+
+    Args:
+      config: Size of each axis.
+      devices: How many there would be.
+      slices: Groups that they would say they are in.
+      regroup: Whether these are a default only, as on GPUs.
+    """
+    sizes = _sizes(config, devices, slices=slices, regroup=regroup)
+    return AbstractMesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def _sizes(config: MeshConfig, count: int, *, slices: int) -> tuple[int, ...]:
+def _slice(device: Any) -> int:
+    return getattr(device, "slice_index", 0)
+
+
+def _sizes(config: MeshConfig, count: int, *, slices: int, regroup: bool) -> tuple[int, ...]:
     sizes = [slices if config.slices == -1 else config.slices, config.data, config.fsdp, config.tensor]
     said = ", ".join(f"{name}={size}" for name, size in zip(("slices", *AXES[1:]), sizes))
-    if slices > 1 and sizes[0] != slices:
+    if slices > 1 and sizes[0] != slices and not regroup:
         raise MmtokError(f"mesh {said} does not fit {slices} slices; leave `slices` at -1 to take what is there")
     given = math.prod(size for size in sizes if size != -1)
     if sizes.count(-1) == 1 and given > 0 and count % given == 0:
         sizes[sizes.index(-1)] = count // given
     if min(sizes) < 1 or math.prod(sizes) != count:
-        raise MmtokError(f"mesh {said} does not fit {count} devices; set one axis to -1 to take what remains")
+        across = ", or `slices` to 1 for axes that reach across hosts" if regroup and slices > 1 else ""
+        raise MmtokError(f"mesh {said} does not fit {count} devices; set one axis to -1 to take what remains{across}")
+    _check_rules(config.rules, dict(zip(AXES, sizes)))
     return tuple(sizes)
+
+
+def _check_rules(rules: str, sizes: Mapping[str, int]) -> None:
+    """Refuses a mesh that the rules do not use: on it devices would silently hold, or do, the same."""
+    row, count, tensor = _row(rules), math.prod(sizes.values()), sizes["tensor"]
+    if rules == "hybrid" and sizes["slice"] == 1:
+        raise MmtokError("rules 'hybrid' repeat the parameters on several slices, there is 1; take rules 'fsdp'")
+    splitting = {axis for name in _NOWHERE for axis in row[name]}
+    if tensor > 1 and "tensor" not in splitting:
+        raise MmtokError(
+            f"mesh tensor={tensor}: rules '{rules}' split nothing over it, so that {tensor} devices each would do the"
+            " same work; set fit.mesh.tensor to 1 or fit.mesh.rules to fsdp_tp"
+        )
+    if count > 1 and splitting and all(sizes[axis] == 1 for axis in splitting):
+        raise MmtokError(
+            f"mesh fsdp=1: rules '{rules}' would leave every parameter whole on each of {count} devices; set"
+            " fit.mesh.fsdp to the number of devices that share one copy, or fit.mesh.rules to dp"
+        )
+
+
+def _row(rules: str) -> Mapping[str, tuple[str, ...]]:
+    if rules not in RULES:
+        raise unknown("sharding rules", rules, RULES)
+    return RULES[rules]
 
 
 def placement(mesh: Mesh | AbstractMesh, *, rules: str) -> Placement:
@@ -88,9 +132,7 @@ def placement(mesh: Mesh | AbstractMesh, *, rules: str) -> Placement:
     Raises:
       MmtokError: there are no such rules.
     """
-    if rules not in RULES:
-        raise unknown("sharding rules", rules, RULES)
-    return Placement(mesh, RULES[rules])
+    return Placement(mesh, _row(rules))
 
 
 def place(path: str, parameter: Parameter, *, mesh: Mesh | AbstractMesh, rules: str) -> NamedSharding:

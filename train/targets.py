@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from jax.experimental import topologies
+from jax.sharding import AbstractMesh
 
 from mmtok.errors import MmtokError, unknown
+from mmtok.train.config import MeshConfig
+from mmtok.train.sharding import abstract_mesh
 
 GiB = 2**30
 _BY_CORES = {  # v4 and v5p slices are named by their cores, of which a chip has two
@@ -66,8 +69,8 @@ class Target:
     Attributes:
       name: As the user said it.
       chip: Their kind.
-      slices: Groups joined by the data-centre network: TPU slices; 1 for GPUs.
-      shape: Of a slice as XLA writes it (`4x4x8`); of GPUs `SLICESxHOSTSxGPUS`.
+      slices: Groups joined by a slower network: slices of TPUs, hosts of GPUs, as the devices of a real run say.
+      shape: Of a slice as XLA writes it (`4x4x8`); of GPUs `SLICESxHOSTSxGPUS`, with one host to a slice.
       devices: Chips in all.
     """
 
@@ -97,7 +100,8 @@ def parse_target(name: str) -> Target:
         hosts, rest = divmod(count, GPUS_PER_HOST)
         if size or (hosts and rest):
             raise MmtokError(f"target '{name}': expected 1 to 8 GPUs of a host or a multiple of 8, such as 64x{kind}")
-        return Target(name, kind, 1, f"1x{max(hosts, 1)}x{GPUS_PER_HOST if hosts else rest}", count)
+        hosts, gpus = (hosts, GPUS_PER_HOST) if hosts else (1, rest)
+        return Target(name, kind, hosts, f"{hosts}x1x{gpus}", count)
     if size not in chip.slices:
         sizes = ", ".join(f"{kind}-{known}" for known in chip.slices)
         raise MmtokError(f"target '{name}': there is no slice of that size (known: {sizes})")
@@ -106,6 +110,12 @@ def parse_target(name: str) -> Target:
     for side in shape.split("x"):
         chips *= int(side)
     return Target(name, kind, count, shape, count * chips)
+
+
+def mesh_of(target: Target, config: MeshConfig) -> AbstractMesh:
+    """Makes the mesh that a run on the target has; see `mmtok.train.sharding.make_mesh`."""
+    gpus = CHIPS[target.chip].platform == "cuda"
+    return abstract_mesh(config, devices=target.devices, slices=target.slices, regroup=gpus)
 
 
 def target_devices(target: Target) -> list[Any]:

@@ -12,8 +12,8 @@ from mmtok.progress import say
 from mmtok.project import plan_training
 from mmtok.train.ahead import compile_for
 from mmtok.train.layout import Layout
-from mmtok.train.sharding import abstract_mesh, table
-from mmtok.train.targets import parse_target
+from mmtok.train.sharding import make_mesh, table
+from mmtok.train.targets import mesh_of, parse_target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +57,8 @@ def _compile(options: Compile) -> None:
 def _inspect(options: Inspect) -> None:
     if not options.shardings:
         raise MmtokError("mmtok inspect needs --shardings, which prints where each parameter lies")
-    project = options.project
-    target = parse_target(options.target) if options.target else None
-    devices, slices = (target.devices, target.slices) if target else (jax.device_count(), 1)
-    mesh = abstract_mesh(project.fit.mesh, devices=devices, slices=slices)
+    project, target = options.project, parse_target(options.target) if options.target else None
+    mesh = mesh_of(target, project.fit.mesh) if target else make_mesh(project.fit.mesh)
     task = plan_training(project)
     parameters = Layout(nnx.eval_shape(lambda: task.init(jax.random.key(0)))).params
     print(table(parameters, mesh=mesh, rules=project.fit.mesh.rules))

@@ -7,6 +7,14 @@ import pytest
 
 SMALL = ("--model.encoder-depth", "2", "--model.decoder-depth", "2", "--model.dim", "256")
 
+HEAD = 274208 * 768 * 4
+"""Bytes of the token table of the heads."""
+
+
+def row(done, path):
+    """The cells beside a parameter's path."""
+    return next(line.split()[1:] for line in done.out.splitlines() if line.startswith(f"{path} "))
+
 
 @pytest.mark.parametrize(
     "arguments",
@@ -20,9 +28,14 @@ SMALL = ("--model.encoder-depth", "2", "--model.decoder-depth", "2", "--model.di
 def test_shardings_of_more_devices_than_there_are(mmtok, arguments):
     done = mmtok("inspect", *arguments.split())
     assert done.code == 0, done.err
-    rows = {line.split()[0]: line.split()[1:] for line in done.out.splitlines()}
-    size = 274208 * 768 * 4 // 8
-    assert rows["embeddings.tokens.head"] == ["274208x768", "float32", "-,table", "-,fsdp", str(size)]
+    assert row(done, "embeddings.tokens.head") == ["274208x768", "float32", "-,table", "-,fsdp", str(HEAD // 8)]
+
+
+def test_parameters_split_across_hosts_of_gpus(mmtok):
+    across = ("--fit.mesh.slices", "1", "--fit.mesh.fsdp", "16")
+    done = mmtok("inspect", "pods_b", "--shardings", "--target", "64xH100", *across)
+    assert done.code == 0, done.err
+    assert row(done, "embeddings.tokens.head")[-2:] == ["-,fsdp", str(HEAD // 16)]
 
 
 @pytest.mark.parametrize(
@@ -36,6 +49,9 @@ def test_shardings_of_more_devices_than_there_are(mmtok, arguments):
         ("inspect --shardings no_such_config", "no_such_config: no such configuration file"),
         ("inspect pods_b --shardings --target v5e-256 --fit.mesh.fsdp 7", "does not fit 256 devices"),
         ("inspect pods_b --shardings --target 2xv5e-256 --fit.mesh.slices 4", "does not fit 2 slices"),
+        ("inspect pods_b --shardings --target 64xH100 --fit.mesh.fsdp 16", "or `slices` to 1 for axes that reach"),
+        ("inspect pods_b --shardings --target v5e-64 --fit.mesh.rules hybrid", "take rules 'fsdp'"),
+        ("inspect pods_b --shardings --target v5e-64 --fit.mesh.fsdp 1", "set fit.mesh.fsdp"),
         ("inspect pods_b --shardings --target v5e-8 --model.dim 100", "100 along 'embed' does not divide by 8"),
     ],
 )

@@ -16,7 +16,8 @@ from mmtok.train.targets import CHIPS, parse_target, target_devices
         ("v5e-256", 256, 1, "16x16"),
         ("2xv5e-256", 512, 2, "16x16"),
         ("v6e-1", 1, 1, "1x1"),
-        ("64xH100", 64, 1, "1x8x8"),
+        ("64xH100", 64, 8, "8x1x8"),
+        ("3xH100", 3, 1, "1x1x3"),
         ("H200", 1, 1, "1x1x1"),
     ],
 )
