@@ -1,6 +1,7 @@
 """Hardware to compile for without having it: names as users know them, and what XLA calls the same."""
 
 import dataclasses
+import functools
 import importlib.util
 import os
 import re
@@ -15,6 +16,8 @@ from mmtok.train.config import MeshConfig
 from mmtok.train.sharding import abstract_mesh
 
 GiB = 2**30
+GPU_SHARE = 0.92
+"""Of a GPU's memory that a run takes; the rest is left to CUDA and NCCL."""
 _BY_CORES = {  # v4 and v5p slices are named by their cores, of which a chip has two
     8: "2x2x1",
     16: "2x2x2",
@@ -36,10 +39,11 @@ class Chip:
 
     Attributes:
       platform: `tpu` or `cuda`.
-      memory: Bytes that a program may use.
+      memory: Bytes it has.
       flops: Dense bfloat16 peak in FLOP/s, as its maker states it.
       slices: Of TPUs: number in a slice's name -> its shape.
       options: How XLA is to see the chips.
+      kinds: What JAX calls it, where the peak holds (not for slower variants of a GPU).
     """
 
     platform: str
@@ -47,19 +51,42 @@ class Chip:
     flops: float
     slices: Mapping[int, str] = dataclasses.field(default_factory=dict)
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    kinds: tuple[str, ...] = ()
+
+    @property
+    def usable(self) -> int:
+        """Bytes that a program may use."""
+        return round(GPU_SHARE * self.memory) if self.platform == "cuda" else self.memory
 
 
 # One v4 chip is one device ("megacore") only if XLA is told so.
 _MEGACORE = {"chip_config_name": "megacore", "chips_per_host_bounds": (2, 2, 1), "wrap": (True, True, True)}
+_TPU, _GPU = functools.partial(Chip, platform="tpu"), functools.partial(Chip, platform="cuda")
 CHIPS: Mapping[str, Chip] = {
-    "v4": Chip(platform="tpu", memory=32 * GiB, flops=275e12, slices=_BY_CORES, options=_MEGACORE),
-    "v5e": Chip(platform="tpu", memory=16 * GiB, flops=197e12, slices=_BY_CHIPS),
-    "v5p": Chip(platform="tpu", memory=95 * GiB, flops=459e12, slices=_BY_CORES),
-    "v6e": Chip(platform="tpu", memory=32 * GiB, flops=918e12, slices=_BY_CHIPS),
-    "H100": Chip(platform="cuda", memory=80 * 10**9, flops=989e12),
-    "H200": Chip(platform="cuda", memory=141 * 10**9, flops=989e12),
+    "v4": _TPU(memory=32 * GiB, flops=275e12, slices=_BY_CORES, options=_MEGACORE, kinds=("TPU v4",)),
+    "v5e": _TPU(memory=16 * GiB, flops=197e12, slices=_BY_CHIPS, kinds=("TPU v5 lite", "TPU v5e")),
+    "v5p": _TPU(memory=95 * GiB, flops=459e12, slices=_BY_CORES, kinds=("TPU v5", "TPU v5p")),
+    "v6e": _TPU(memory=32 * GiB, flops=918e12, slices=_BY_CHIPS, kinds=("TPU v6 lite", "TPU v6e")),
+    "H100": _GPU(memory=80 * 10**9, flops=989e12, kinds=("NVIDIA H100 80GB HBM3",)),
+    "H200": _GPU(memory=141 * 10**9, flops=989e12, kinds=("NVIDIA H200",)),
 }
 GPUS_PER_HOST = 8
+
+
+def chip_of(kind: str) -> Chip | None:
+    """Returns the chip that JAX calls `kind` (`jax.Device.device_kind`); None for one that is not listed."""
+    return next((chip for chip in CHIPS.values() if kind in chip.kinds), None)
+
+
+def claim_gpu_memory() -> None:
+    """Lets this process take `GPU_SHARE` of each GPU's memory, if the user has not said how much; call it before JAX
+    starts its backend.
+
+    JAX by itself takes 75 %, and a step that fits the card would fail.
+    """
+    said = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")  # two together are an error
+    if not any(os.environ.get(name) for name in said):
+        os.environ[said[0]] = str(GPU_SHARE)
 
 
 @dataclasses.dataclass(frozen=True)

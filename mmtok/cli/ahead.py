@@ -51,7 +51,8 @@ def _compile(options: Compile) -> None:
     target = parse_target(options.target)
     jax.config.update("jax_platforms", "cpu")  # whatever this machine has is not what we compile for
     say(f"compiling for {target.devices} x {target.chip}; this takes minutes")
-    print(compile_for(plan_training(options.project), options.project.fit, target))
+    project = options.project
+    print(compile_for(plan_training(project), project.fit, target, remat=project.model.remat))
 
 
 def _inspect(options: Inspect) -> None:

@@ -8,6 +8,7 @@ from mmtok.cli.options import ProjectOption, parse, parse_project
 from mmtok.errors import MmtokError
 from mmtok.project.sampling_speed import HEADER, measure_sampling, random_model
 from mmtok.project.speed import measure_input, measure_step
+from mmtok.train.targets import claim_gpu_memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +58,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
         options = parse_project(Train, arguments, prog=f"mmtok {command}")
         if options.timed < 1:
             raise MmtokError(f"--timed is {options.timed}, at least one step must be timed")
+        claim_gpu_memory()
         print(measure_step(options.project, steps=options.timed))
     elif command == "bench sample":
         sample = parse(Sample, arguments, prog=f"mmtok {command}")

@@ -8,6 +8,7 @@ from mmtok.errors import MmtokError
 from mmtok.progress import say
 from mmtok.project import train_project
 from mmtok.train.processes import is_first, start
+from mmtok.train.targets import claim_gpu_memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
         )
     if options.profile < 0:
         raise MmtokError(f"--profile is {options.profile}, it must be the number of steps to trace, or 0 for none")
+    claim_gpu_memory()
     start((options.coordinator, options.processes, options.process) if options.coordinator else None)
     folder = train_project(options.project, profile=options.profile)
     if is_first():

@@ -1,11 +1,12 @@
 """Names of hardware, and what a compilation says where it cannot be done."""
 
 import importlib.util
+import os
 
 import pytest
 
 from mmtok.errors import MmtokError
-from mmtok.train.targets import CHIPS, parse_target, target_devices
+from mmtok.train.targets import CHIPS, chip_of, claim_gpu_memory, parse_target, target_devices
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,34 @@ def test_every_slice_has_the_chips_of_its_name():
 def test_names_that_mean_nothing(name, message):
     with pytest.raises(MmtokError, match=message):
         parse_target(name)
+
+
+@pytest.mark.parametrize(
+    ("said", "taken"),
+    [
+        ({}, "0.92"),
+        ({"XLA_CLIENT_MEM_FRACTION": "0.5"}, "0.5"),
+        ({"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5"}, None),
+    ],
+)
+def test_a_run_takes_most_of_a_gpu_unless_told(monkeypatch, said, taken):
+    for name in ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"):
+        monkeypatch.setenv(name, said.get(name, ""))
+        if name not in said:
+            monkeypatch.delenv(name)
+    claim_gpu_memory()
+    assert os.environ.get("XLA_CLIENT_MEM_FRACTION") == taken
+
+
+def test_chips_are_known_by_what_jax_calls_them():
+    assert chip_of("NVIDIA H200") is CHIPS["H200"]
+    assert chip_of("TPU v5 lite") is CHIPS["v5e"]
+    assert chip_of("NVIDIA H100 PCIe") is None, "its peak is lower"
+
+
+def test_only_a_share_of_a_gpu_is_usable():
+    assert CHIPS["H100"].usable == round(0.92 * CHIPS["H100"].memory)
+    assert CHIPS["v5e"].usable == CHIPS["v5e"].memory
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="libtpu is installed")
