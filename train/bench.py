@@ -11,11 +11,11 @@ from mmtok.progress import say
 from mmtok.train.config import FitConfig
 from mmtok.train.speed import measure_peak
 from mmtok.train.step import Program
+from mmtok.train.targets import GiB, chip_of
 from mmtok.train.task import Task
 
 WARM = 3  # steps before the clock starts
 BATCHES = 4  # different ones, which lie on the devices
-GiB = 2**30
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,7 @@ class Speed:
       flops: Of one step, by part of the model; see `rule`.
       rule: How they are counted.
       peak: FLOP/s that all devices reach on a large matrix product, or what the config says.
+      stated: FLOP/s of all devices as their maker states it; None for devices that are not listed.
       memory: Most bytes in use on one device; None where the platform does not tell.
     """
 
@@ -44,6 +45,7 @@ class Speed:
     flops: Mapping[str, float]
     rule: str
     peak: float
+    stated: float | None
     memory: int | None
 
     @property
@@ -65,11 +67,16 @@ class Speed:
             ("counted", self.rule),
             ("model FLOP/s", f"{total / self.seconds:.4g}"),
             ("peak FLOP/s", f"{self.peak:.4g}"),
-            ("utilisation", f"{self.utilisation:.1%}"),
+            ("utilisation", f"{self.utilisation:.1%}{self._of_stated()}"),
             ("peak memory", memory),
         ]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+
+    def _of_stated(self) -> str:
+        if self.stated is None:
+            return ""
+        return f", {self.utilisation * self.peak / self.stated:.1%} of its maker's {self.stated:.4g} FLOP/s"
 
 
 def measure(task: Task, config: FitConfig, *, steps: int, flops: Mapping[str, float], rule: str) -> Speed:
@@ -89,18 +96,20 @@ def measure(task: Task, config: FitConfig, *, steps: int, flops: Mapping[str, fl
     compiled = time.perf_counter() - began
     batches: list[Any] = [program.put(task.batch(step, program.rows)) for step in range(BATCHES)]
     seconds = _seconds(program, batches, steps=steps)
-    device = jax.local_devices()[0]
+    device, count = jax.local_devices()[0], program.mesh.devices.size
+    chip = chip_of(device.device_kind)
     used = (device.memory_stats() or {}).get("peak_bytes_in_use")
     return Speed(
         device=device.device_kind,
-        devices=program.mesh.devices.size,
+        devices=count,
         compile_seconds=compiled,
         seconds=seconds,
         samples=task.batch_size,
         tokens=task.tokens_per_step,
         flops=flops,
         rule=rule,
-        peak=program.mesh.devices.size * (config.peak_flops or measure_peak(device)),
+        peak=count * (config.peak_flops or measure_peak(device)),
+        stated=count * chip.flops if chip else None,
         memory=used,
     )
 
