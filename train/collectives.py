@@ -5,10 +5,11 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
+from mmtok.train.hlo import computations
+
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "s64": 8, "u64": 8, "f64": 8}
 
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
 _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
 _CALLED = re.compile(r"(?:calls|to_apply|body|branch_computations)=\{?([%\w.-]+(?:, %[\w.-]+)*)")
 _CONDITION = re.compile(r"condition=%?([\w.-]+)")
@@ -37,7 +38,7 @@ class Collective:
 
 def collectives(text: str) -> list[Collective]:
     """Returns the collectives of a module; those in a loop have the number of its turns."""
-    bodies, entry = _computations(text)
+    bodies, entry = computations(text)
     times = dict.fromkeys(bodies, 0)
     _count(entry, 1, bodies, times)
     found, chains = [], set()
@@ -64,19 +65,6 @@ def by_kind(found: Iterable[Collective]) -> dict[str, tuple[int, int]]:
         if own:
             rows[kind] = (sum(item.times for item in own), sum(item.times * item.bytes for item in own))
     return rows
-
-
-def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-    bodies: dict[str, list[str]] = {}
-    entry, lines = "", []
-    for line in text.splitlines():
-        match = _COMPUTATION.match(line)
-        if match:
-            lines = bodies.setdefault(match[2], [])
-            entry = match[2] if match[1] else entry
-        else:
-            lines.append(line)
-    return bodies, entry
 
 
 def _count(name: str, times: int, bodies: Mapping[str, list[str]], counts: dict[str, int]) -> None:

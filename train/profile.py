@@ -11,6 +11,7 @@ import jax
 
 from mmtok.files import new_file
 from mmtok.progress import say
+from mmtok.train.hlo import computations
 from mmtok.train.processes import is_first
 from mmtok.train.record import Record
 from mmtok.train.step import Program
@@ -100,25 +101,27 @@ def instructions(program: str) -> dict[str, Instruction]:
     found: dict[str, Instruction] = {}
     inside: dict[str, list[Instruction]] = defaultdict(list)
     calls: dict[str, str] = {}
-    computation = ""
-    for line in program.splitlines():
-        if opening := re.match(r"(?:ENTRY )?%?([\w.\-]+) \(.*\{$", line):
-            computation = opening[1]
-        if not (match := re.match(r"\s+(?:ROOT )?%?([\w.\-]+) = .*?([\w\-]+)\(", line)):
-            continue
-        scope = re.search(r'op_name="([^"]*)"', line)
-        called = re.search(r"(?:calls|to_apply)=%?([\w.\-]+)", line)
-        own = match[2] in MATMULS or (match[2] == "custom-call" and any(word in line.lower() for word in MATMULS))
-        found[match[1]] = item = Instruction(match[2], scope[1] if scope else "", own)
-        inside[computation].append(item)
-        if called:
-            calls[match[1]] = called[1]
+    for computation, lines in computations(program)[0].items():
+        for line in lines:
+            if not (match := _OPERATION.match(line)):
+                continue
+            scope = re.search(r'op_name="([^"]*)"', line)
+            called = re.search(r"(?:calls|to_apply)=%?([\w.\-]+)", line)
+            own = match[2] in MATMULS or (match[2] == "custom-call" and any(word in line.lower() for word in MATMULS))
+            found[match[1]] = item = Instruction(match[2], scope[1] if scope else "", own)
+            inside[computation].append(item)
+            if called:
+                calls[match[1]] = called[1]
     for name, called in calls.items():
         item = found[name]
         matmul = item.matmul or any(other.matmul for other in inside[called])
         scope = item.scope or next((other.scope for other in reversed(inside[called]) if other.scope), "")
         found[name] = Instruction(item.opcode, scope, matmul)
     return found
+
+
+# The opcode follows the type, which may be a tuple, and may hold words before brackets itself: {1,0:T(8,128)(2,1)}.
+_OPERATION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (?:\(.*?\)|\S+) ([\w\-]+)\(")
 
 
 def durations(trace: Path) -> dict[str, float]:
@@ -132,10 +135,22 @@ def durations(trace: Path) -> dict[str, float]:
     for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
         for line in plane.lines:
             for event in line.events:
-                operation = dict(event.stats).get("hlo_op")
-                if operation == event.name:
-                    total[event.name] += event.duration_ns / 1e9
+                operation = _operation(plane.name, line.name, event.name, dict(event.stats).get("hlo_op"))
+                if operation:
+                    total[operation] += event.duration_ns / 1e9
     return dict(total)
+
+
+def _operation(plane: str, line: str, event: str, said: str | None) -> str | None:
+    """Returns the operation whose time an event is: one that a device says, or that a host's thread is named after.
+
+    Events of GPUs are named after kernels; those of TPUs hold the text of the operation, on one line of several.
+    """
+    if not plane.startswith("/device:"):
+        return said if said == event else None
+    if said is None and line == "XLA Ops":
+        return event.partition(" = ")[0].removeprefix("%")
+    return said
 
 
 def summary(

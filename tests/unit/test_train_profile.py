@@ -52,6 +52,67 @@ def test_a_trace_of_real_steps(compiled, tmp_path):
     assert 0 < float(shares["heads"].rstrip("%")) <= 100
 
 
+TILED = """
+%fused (a: bf16[64,128]) -> bf16[64,128] {
+  ROOT %convolution.4 = bf16[64,128]{1,0:T(8,128)(2,1)} convolution(%a, %b), dim_labels=bf_io->bf
+}
+
+ENTRY %main (p: bf16[64,128]) -> bf16[64,128] {
+  %fusion.5 = bf16[64,128]{1,0:T(8,128)(2,1)S(1)} fusion(%p), calls=%fused, metadata={op_name="jit/mlp/dot"}
+  %while.6 = (s32[]{:T(128)}, /*index=1*/bf16[64,128]{1,0:T(8,128)(2,1)}) while(%fusion.5), condition=%c, body=%b
+  %start.7 = ((bf16[8]{0:T(128)}), bf16[32]{0:T(128)}) all-gather-start(%p), channel_id=2
+  ROOT %copy.8 = f32[] copy(%start.7)
+}
+"""
+
+
+def test_opcodes_follow_types_with_tiles():
+    program = instructions(TILED)
+    assert {name: (item.opcode, item.matmul) for name, item in program.items()} == {
+        "convolution.4": ("convolution", True),
+        "fusion.5": ("fusion", True),
+        "while.6": ("while", False),
+        "start.7": ("all-gather-start", False),
+        "copy.8": ("copy", False),
+    }
+    assert program["fusion.5"].part == "mlp"
+
+
+def traced_on(folder, plane, *lines):
+    """Writes a trace with one plane of lines of (name, events of (name, picoseconds, hlo_op or None))."""
+    names = sorted({event for _, events in lines for event, _, _ in events})
+    text = ""
+    for line, events in lines:
+        text += f'lines {{ name: "{line}" timestamp_ns: 1000\n'
+        for event, spent, operation in events:
+            said = f'stats {{ metadata_id: 1 str_value: "{operation}" }}' if operation else ""
+            text += f"events {{ metadata_id: {names.index(event) + 1} duration_ps: {spent} {said} }}\n"
+        text += "}\n"
+    for index, name in enumerate(names, 1):
+        text += f'event_metadata {{ key: {index} value {{ id: {index} name: "{name}" }} }}\n'
+    text += 'stat_metadata { key: 1 value { id: 1 name: "hlo_op" } }'
+    profile = jax.profiler.ProfileData.text_proto_to_serialized_xspace(f'planes {{ name: "{plane}" {text} }}')
+    (folder / "t.xplane.pb").write_bytes(profile)
+    return {name: round(seconds * 1e12) for name, seconds in durations(folder).items()}
+
+
+def test_kernels_of_gpus_belong_to_operations(tmp_path):
+    kernels = ("Stream #7", [("sm90_gemm", 3000, "dot.1"), ("splitk_reduce", 2000, "dot.1"), ("memset", 9000, None)])
+    other = ("Stream #8", [("nccl_all_gather", 4000, "all-gather.2")])
+    assert traced_on(tmp_path, "/device:GPU:0", kernels, other) == {"dot.1": 5000, "all-gather.2": 4000}
+
+
+def test_operations_of_tpus_are_named_by_their_text(tmp_path):
+    modules = ("XLA Modules", [("jit_step(123)", 9000, None)])
+    operations = ("XLA Ops", [("%fusion.2 = f32[8]{0:T(8,128)} fusion(f32[8]{0} %p)", 4000, None)])
+    assert traced_on(tmp_path, "/device:TPU:0", modules, operations) == {"fusion.2": 4000}
+
+
+def test_threads_of_hosts_count_where_they_run_operations(tmp_path):
+    thread = ("tf_XLAEigen/1", [("dot.1", 5000, "dot.1"), ("Thunk", 7000, "dot.1"), ("other", 1000, None)])
+    assert traced_on(tmp_path, "/host:CPU", thread) == {"dot.1": 5000}
+
+
 def test_shares_and_order():
     program = {
         "dot.1": Instruction("dot", "jit(step)/jvp(heads)/dot_general", True),
