@@ -31,6 +31,12 @@ def test_shardings_of_more_devices_than_there_are(mmtok, arguments):
     assert row(done, "embeddings.tokens.head") == ["274208x768", "float32", "-,table", "-,fsdp", str(HEAD // 8)]
 
 
+def test_shardings_on_this_machine(mmtok):
+    done = mmtok("inspect", "quickstart", "--shardings")
+    assert done.code == 0, done.err
+    assert row(done, "context.kernel") == ["96x96", "float32", "-,embed", "-,-", str(96 * 96 * 4)]
+
+
 def test_parameters_split_across_hosts_of_gpus(mmtok):
     across = ("--fit.mesh.slices", "1", "--fit.mesh.fsdp", "16")
     done = mmtok("inspect", "pods_b", "--shardings", "--target", "64xH100", *across)
