@@ -53,13 +53,13 @@ def attend(
 
 
 def _plain(query: Array, key: Array, value: Array, mask: Array) -> Array:
-    logits = jnp.einsum("bqhd,bshd->bhqs", query * query.shape[-1] ** -0.5, key, preferred_element_type=jnp.float32)
+    query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))  # heads first: fewer copies on CPU
+    logits = jnp.einsum("bhqd,bhsd->bhqs", query * query.shape[-1] ** -0.5, key, preferred_element_type=jnp.float32)
     logits = jnp.where(mask[:, None], logits, jnp.finfo(jnp.float32).min)
     weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
-    total = jnp.swapaxes(weights.sum(-1), 1, 2)[..., None]
-    total = jnp.where(mask.any(-1)[..., None, None], total, jnp.inf)
-    mixed = jnp.einsum("bhqs,bshd->bqhd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
-    return (mixed / total).astype(value.dtype)  # dividing last touches fewer numbers: a third faster on CPU
+    total = jnp.where(mask.any(-1)[:, None], weights.sum(-1), jnp.inf)[..., None]
+    mixed = jnp.einsum("bhqs,bhsd->bhqd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
+    return jnp.swapaxes((mixed / total).astype(value.dtype), 1, 2)  # dividing last touches fewer numbers
 
 
 def _why_no_cudnn(query: Array, key: Array) -> str:
