@@ -7,6 +7,7 @@ from mmtok.batch import MaskedBatch, TokenBatch
 from mmtok.errors import MmtokError, unknown
 from mmtok.masking import plan, slots
 from mmtok.masking.config import MaskingConfig
+from mmtok.masking.memory import Memory
 from mmtok.masking.random import Draws, Stream
 from mmtok.modality import Modality, by_name
 
@@ -31,6 +32,7 @@ class Masker:
         """
         self.config = config
         self.modalities = modalities
+        self._memory = Memory()
         table = by_name(modalities)
         for component in config.components:
             for name in component.roles:
@@ -88,6 +90,7 @@ class Masker:
             self.modalities,
             inputs=config.input_tokens,
             targets=config.target_tokens,
+            memory=self._memory,
         )
 
     def _lengths(self, tokens: TokenBatch, batch: int) -> Int[np.ndarray, "B m"]:

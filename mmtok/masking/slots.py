@@ -5,13 +5,24 @@ from jaxtyping import Int, Real
 
 from mmtok.batch import DecoderSlots, EncoderSlots, MaskedBatch, TokenBatch, TokenColumn
 from mmtok.masking import grids, spans
+from mmtok.masking.memory import Memory
 from mmtok.masking.plan import Plan
 from mmtok.masking.random import Draws, Stream
 from mmtok.modality import Modality
 
+_KEPT = (np.dtype(np.uint8), np.dtype(np.float16))
+"""Numbers that the device makes float32; all others are float32 when they get there."""
+
 
 def lay_out(
-    draws: Draws, plan: Plan, tokens: TokenBatch, modalities: tuple[Modality, ...], *, inputs: int, targets: int
+    draws: Draws,
+    plan: Plan,
+    tokens: TokenBatch,
+    modalities: tuple[Modality, ...],
+    *,
+    inputs: int,
+    targets: int,
+    memory: Memory,
 ) -> MaskedBatch:
     """Returns the batch of `inputs` encoder and `targets` decoder slots; both follow the order of `modalities`."""
     codes = np.array([modality.codes for modality in modalities])
@@ -28,7 +39,7 @@ def lay_out(
             encoder.position[shown], decoder.position[hidden] = chosen.shown, chosen.asked
         if modality.kind == "continuous":
             read[0, shown] = encoder.rank[shown]
-            vectors[modality.name] = _vectors(encoder, m, plan, column, modality, most=inputs)
+            vectors[modality.name] = _vectors(memory, encoder, m, plan, column, modality, most=inputs)
         elif column is None:
             continue
         elif modality.kind == "sequence":
@@ -101,19 +112,30 @@ class _Slots:
 
 
 def _vectors(
-    slots: _Slots, m: int, plan: Plan, column: TokenColumn | None, modality: Modality, *, most: int
+    memory: Memory,
+    slots: _Slots,
+    m: int,
+    plan: Plan,
+    column: TokenColumn | None,
+    modality: Modality,
+    *,
+    most: int,
 ) -> Real[np.ndarray, "B rows channels"]:
-    """Returns the visible vectors of a continuous modality: as bytes if that is what the tokens are, else float32."""
-    dtype = np.uint8 if column is not None and column.values.dtype == np.uint8 else np.float32
-    result = np.zeros((len(slots.valid), min(most, modality.size), modality.channels), dtype)
+    """Returns the visible vectors of a continuous modality; nothing else of the column is read."""
+    shown, shape = plan.shown[:, m], (len(slots.valid), min(most, modality.size), modality.channels)
     if column is None:
-        return result
-    part = slots.part(m)
+        return np.zeros(shape, np.float32)
+    dtype = column.values.dtype if column.values.dtype in _KEPT else np.dtype(np.float32)
+    values = column.values.astype(dtype, copy=False)
+    result = memory.lend(shape, dtype, used=shown)
+    part, stop = slots.part(m), np.cumsum(shown)
     row, rank, place = slots.row[part], slots.rank[part], slots.position[part]
     if modality.variable:
-        masked = plan.masked[m]
-        _, place = spans.places(masked, shown=plan.shown[:, m])
-        whole = ~masked.masked[row, place]  # a hidden run shows one vector of zeros
-        row, rank, place = row[whole], rank[whole], place[whole]
-    result[row, rank] = column.values[row, place]
+        _, place = spans.places(plan.masked[m], shown=shown)
+    for b in np.nonzero(shown)[0]:
+        # With `clip` numpy writes straight into `out`, otherwise by way of a copy.
+        values[b].take(place[stop[b] - shown[b] : stop[b]], axis=0, out=result[b, : shown[b]], mode="clip")
+    if modality.variable:
+        hidden = plan.masked[m].masked[row, place]  # a hidden run shows one vector of zeros
+        result[row[hidden], rank[hidden]] = 0
     return result

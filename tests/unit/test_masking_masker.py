@@ -286,8 +286,11 @@ def test_a_missing_column_is_an_absent_modality():
     assert_equal(part, full, np.arange(4))
 
 
-@pytest.mark.parametrize(("dtype", "expected"), [("uint8", "uint8"), ("float32", "float32"), ("float64", "float32")])
-def test_vectors_are_float32_or_stay_bytes(dtype, expected):
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [("uint8", "uint8"), ("float16", "float16"), ("float32", "float32"), ("float64", "float32"), ("int16", "float32")],
+)
+def test_vectors_are_float32_or_stay_small(dtype, expected):
     masker = Masker(MaskingConfig(input_tokens=20, target_tokens=20), MODALITIES)
     tokens = batch_of([FULL] * 30)
     patches = tokens["patches"]
