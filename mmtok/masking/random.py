@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,6 +46,7 @@ def _mix(x: UInt64[np.ndarray, "..."]) -> UInt64[np.ndarray, "..."]:
     return x
 
 
+@functools.lru_cache
 def _word(value: int) -> np.uint64:
     return np.uint64((value * _GOLDEN) & _WORD)
 
