@@ -4,6 +4,7 @@ import dataclasses
 import os
 import zlib
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from mmtok.batch import MaskedBatch, TokenBatch, TokenColumn
 from mmtok.config import from_json, to_json
 from mmtok.errors import MmtokError
 from mmtok.masking import Component, Masker, MaskingConfig, Role, fill_rates
+from mmtok.masking import masker as masker_module
 from mmtok.modality import Modality, Vocabulary
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "masks.txt"
@@ -275,6 +277,18 @@ def test_a_row_depends_on_its_own_sample_only(config, lengths, seed, data):
 def assert_equal(part: MaskedBatch, whole: MaskedBatch, rows: np.ndarray) -> None:
     for a, b in zip(jax.tree.leaves(part), jax.tree.leaves(whole), strict=True):
         np.testing.assert_array_equal(a, b[rows])
+
+
+@settings(max_examples=30, deadline=None)
+@given(config=st.booleans().flatmap(configs), lengths=lengths, seed=st.integers(0, 2**40))
+def test_sequences_are_masked_alike_together_and_apart(config, lengths, seed):
+    tokens, samples = batch_of(lengths), np.arange(len(lengths))
+    batches = []
+    for padding in (-1, 30, 10**6):
+        with mock.patch.object(masker_module, "_PADDING", padding):
+            batches.append(Masker(config, MODALITIES)(tokens, seed=seed, step=1, samples=samples))
+    for other in batches[1:]:
+        assert_equal(other, batches[0], samples)
 
 
 def test_a_missing_column_is_an_absent_modality():

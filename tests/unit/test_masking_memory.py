@@ -2,6 +2,7 @@
 
 import gc
 
+import jax
 import numpy as np
 import pytest
 
@@ -89,3 +90,16 @@ def test_batches_that_are_kept_stay_as_they_are():
         for name, array in batch(step).items():
             np.testing.assert_array_equal(held[name], copy[name])
             np.testing.assert_array_equal(array[2:, 1:], copy[name])
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 3), (8, 64, 64), (32, 16, 256)])
+def test_what_jax_was_given_stays_as_it_is(shape):
+    memory, used = Memory(), np.full(shape[0], shape[1])
+    given = []
+    for number in range(20):
+        array = memory.lend(shape, FLOAT, used=used)
+        array[:] = number
+        given.append(jax.device_put(array))
+        del array
+    for number, array in enumerate(given):
+        assert (np.asarray(array) == number).all()
