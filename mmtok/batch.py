@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float32, Int, UInt8
+from jaxtyping import Bool, Float16, Float32, Int, UInt8
 
 Array = np.ndarray | jax.Array
 
@@ -48,15 +48,18 @@ class EncoderSlots:
       position: Row of the modality's position table: flat row-major index on a grid, rank among the visible tokens of
         a sequence (sentinels included).
       valid: False marks padding, which nothing may attend to.
-      vectors: Per continuous modality that occurs: (B, rows, channels) contents, not yet normalised: uint8 where the
-        token samples are (pixels; the model makes them float32, on the device), else float32.
+      vectors: Per continuous modality that occurs: (B, rows, channels) contents, not yet normalised; 0 where no slot
+        refers to them. uint8 (pixels) and float16 where the token samples are (the model makes them float32, on the
+        device), else float32.
     """
 
     ids: Int[Array, "B N K"]
     modality: Int[Array, "B N"]
     position: Int[Array, "B N"]
     valid: Bool[Array, "B N"]
-    vectors: dict[str, UInt8[Array, "B rows channels"] | Float32[Array, "B rows channels"]]
+    vectors: dict[
+        str, UInt8[Array, "B rows channels"] | Float16[Array, "B rows channels"] | Float32[Array, "B rows channels"]
+    ]
 
 
 @jax.tree_util.register_dataclass

@@ -99,7 +99,7 @@ def tokenize(
 
 def _plan(source: Source, codecs: Sequence[Codec], *, shard_size: int) -> _Plan:
     modalities = tuple(codec.modality for codec in codecs)
-    dtypes = {m.name: _dtype(codec).name for m, codec in zip(modalities, codecs)}
+    dtypes = {m.name: stored_dtype(codec).name for m, codec in zip(modalities, codecs)}
     digest = hashlib.sha256("\n".join(source.key(i) for i in range(len(source))).encode()).hexdigest()
     return _Plan(
         modalities=modalities,
@@ -108,7 +108,8 @@ def _plan(source: Source, codecs: Sequence[Codec], *, shard_size: int) -> _Plan:
     )
 
 
-def _dtype(codec: Codec) -> np.dtype:
+def stored_dtype(codec: Codec) -> np.dtype:
+    """Returns the dtype of a codec's tokens or vectors in a store."""
     if codec.modality.kind != "continuous":
         return token_dtype(codec.modality)
     return codec.encode([None]).values.dtype  # a missing value tells the dtype of the present ones

@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mmtok.masking.random import Draws
+from mmtok.masking.rows import put, take
 
 _LOG_MOST = np.log(2.0**31)  # above any number of tokens; keeps exp from overflowing
 
@@ -34,22 +35,22 @@ def fill(
     with np.errstate(divide="ignore"):
         log_caps = np.log(caps)
         order = np.argsort(log_caps - log_weights, axis=1, kind="stable")
-        weights = np.take_along_axis(log_weights, order, axis=1)
-        sizes = np.take_along_axis(caps, order, axis=1)
+        weights = take(log_weights, order)
+        sizes = take(caps, order)
         others = np.logaddexp.accumulate(weights[:, ::-1], axis=1)[:, ::-1]
         level = np.log(np.maximum(total - np.cumsum(sizes, axis=1) + sizes, 0)) - others
     # The tolerance covers the precision of huge logarithms; a share this close to its cap counts as the cap.
-    full = level + weights >= np.take_along_axis(log_caps, order, axis=1) - 1e-6
+    full = level + weights >= take(log_caps, order) - 1e-6
     full = full.sum(axis=1, keepdims=True)
-    level = np.take_along_axis(level, np.minimum(full, caps.shape[1] - 1), axis=1)
+    level = take(level, np.minimum(full, caps.shape[1] - 1))
     share = np.where(np.arange(caps.shape[1]) < full, sizes, np.exp(np.minimum(level + weights, _LOG_MOST)))
     # In this order the last share is the furthest from its cap, so it can absorb what rounding errors leave.
     edges = np.floor(np.cumsum(share, axis=1) + rounding).astype(np.int64)
     edges = np.minimum(edges, total)
     edges[:, -1:] = total
-    result = np.empty_like(caps)
-    np.put_along_axis(result, order, np.diff(edges, axis=1, prepend=0), axis=1)
-    return result
+    parts = edges.copy()
+    parts[:, 1:] -= edges[:, :-1]
+    return put(order, parts)
 
 
 def drop(
@@ -82,7 +83,5 @@ def subset(
     order = np.argsort(priority, axis=1, kind="stable")
     size = np.ceil(draws.stream(1).uniform(1) * pool.sum(axis=1, keepdims=True))
     place = np.arange(pool.shape[1])
-    fits = np.cumsum(np.take_along_axis(cost, order, axis=1), axis=1) <= total[:, None]
-    picked = np.empty_like(pool)
-    np.put_along_axis(picked, order, (place < size) & (fits | (place == 0)), axis=1)
-    return picked & pool
+    fits = np.cumsum(take(cost, order), axis=1) <= total[:, None]
+    return put(order, (place < size) & (fits | (place == 0))) & pool

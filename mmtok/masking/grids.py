@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mmtok.masking.random import Draws
+from mmtok.masking.rows import ragged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +30,3 @@ def choose(draws: Draws, size: int, *, shown: Int[np.ndarray, " B"], asked: Int[
     first = order[ragged(shown)]
     row, rank = ragged(asked)
     return Choice(first, order[row, rank + shown[row]])
-
-
-def ragged(counts: Int[np.ndarray, " B"]) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-    """Returns (row, rank) of `counts[row]` items in each row, row after row."""
-    row = np.repeat(np.arange(len(counts)), counts)
-    return row, np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -1,16 +1,20 @@
 """The masker: token samples to fixed-shape training batches."""
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 
 from mmtok.batch import MaskedBatch, TokenBatch
 from mmtok.errors import MmtokError, unknown
-from mmtok.masking import plan, slots
+from mmtok.masking import plan, slots, spans
 from mmtok.masking.config import MaskingConfig
+from mmtok.masking.memory import Memory
 from mmtok.masking.random import Draws, Stream
 from mmtok.modality import Modality, by_name
 
 _KEEP = {"random": 0, "all": 1, "binary": 2}
+_PADDING = 4096  # tokens that are masked in the time of the numpy calls for one more modality
 
 
 class Masker:
@@ -31,6 +35,7 @@ class Masker:
         """
         self.config = config
         self.modalities = modalities
+        self._memory = Memory()
         table = by_name(modalities)
         for component in config.components:
             for name in component.roles:
@@ -63,22 +68,19 @@ class Masker:
         """
         length = self._lengths(tokens, len(samples))
         draws = Draws.of(samples, seed=seed, step=step)
-        component = np.searchsorted(self._chances, draws.stream(Stream.COMPONENT).uniform(1)[:, 0])
-        totals = draws.stream(Stream.TOTALS).uniform(2)
+        streams, count = (Stream.COMPONENT, Stream.TOTALS, Stream.KEEP), max(len(self.modalities), 2)
+        which, totals, keep = draws.each(streams).uniform(count).reshape(len(streams), len(samples), count)
+        component = self._chances.searchsorted(which[:, 0])
         config = self.config
         task = plan.Task(
             length=length,
             input_alpha=self._input_alpha[component],
             target_alpha=self._target_alpha[component],
-            keep=_keep_fraction(draws.stream(Stream.KEEP).uniform(len(self.modalities)), self._keep[component]),
+            keep=_keep_fraction(keep[:, : len(self.modalities)], self._keep[component]),
             whole=self._whole[component],
             inputs=_between(config.min_input_tokens, config.input_tokens, totals[:, 0]),
             targets=_between(config.min_target_tokens, config.target_tokens, totals[:, 1]),
-            ids={
-                m: _ids(tokens[modality.name].values[:, : max(1, int(length[:, m].max(initial=0)))], modality)
-                for m, modality in enumerate(self.modalities)
-                if modality.in_spans and modality.name in tokens
-            },
+            sequences=self._sequences(tokens, length),
         )
         rule = plan.redistributed if config.redistribute else plan.reference
         return slots.lay_out(
@@ -88,7 +90,19 @@ class Masker:
             self.modalities,
             inputs=config.input_tokens,
             targets=config.target_tokens,
+            memory=self._memory,
         )
+
+    def _sequences(self, tokens: TokenBatch, length: Int[np.ndarray, "B m"]) -> dict[tuple[int, ...], spans.Sequences]:
+        """Returns the sequences by the indices of their modalities, several together where they are about as long."""
+        longest = np.maximum(length.max(axis=0, initial=1), 1)
+        present = [m for m, modality in enumerate(self.modalities) if modality.in_spans and modality.name in tokens]
+        result = {}
+        for group in _groups(present, longest, samples=len(length)):
+            own = [self.modalities[m] for m in group]
+            ids = [_ids(tokens[modality.name].values[:, : longest[m]], modality) for m, modality in zip(group, own)]
+            result[group] = spans.stack(ids, [modality.vocabulary for modality in own], length=length[:, group])
+        return result
 
     def _lengths(self, tokens: TokenBatch, batch: int) -> Int[np.ndarray, "B m"]:
         length = np.zeros((batch, len(self.modalities)), np.int64)
@@ -119,9 +133,20 @@ def _between(least: int | None, most: int, uniform: Float[np.ndarray, " B"]) -> 
     return least + np.floor(uniform * (most - least + 1)).astype(np.int64)
 
 
-def _ids(values: np.ndarray, modality: Modality) -> Int[np.ndarray, "B T"]:
+def _groups(members: Sequence[int], longest: Int[np.ndarray, " m"], *, samples: int) -> list[tuple[int, ...]]:
+    """Puts modalities together as long as padding them to one length costs less than further numpy calls."""
+    groups: list[list[int]] = []
+    for m in sorted(members, key=lambda m: -longest[m]):
+        if groups and (longest[groups[-1][0]] - longest[m]) * samples <= _PADDING:
+            groups[-1].append(m)
+        else:
+            groups.append([m])
+    return [tuple(sorted(group)) for group in groups]
+
+
+def _ids(values: np.ndarray, modality: Modality) -> Integer[np.ndarray, "B T"]:
     """What spans are drawn over: the ids, or for vectors, each of which is a unit of its own, nothing."""
-    return np.zeros(values.shape[:2], np.int32) if modality.kind == "continuous" else values[..., 0].astype(np.int32)
+    return np.zeros(values.shape[:2], np.int32) if modality.kind == "continuous" else values[..., 0]
 
 
 def _keep_fraction(uniform: Float[np.ndarray, "B m"], keep: Int[np.ndarray, "B m"]) -> Float[np.ndarray, "B m"]:

@@ -6,13 +6,16 @@ Sequences are planned first, since sentinels and whole units seldom fill a budge
 import dataclasses
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from mmtok.masking import budgets, spans
 from mmtok.masking.random import Draws, Stream
 from mmtok.modality import Modality
 
 _UNLIMITED = 2**30
+
+Group = tuple[int, ...]
+"""Indices of modalities whose sequences stand in one array, one modality after the other."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Task:
       whole: Samples whose modalities are visible or asked whole.
       inputs: Input budget.
       targets: Target budget.
-      ids: Token ids of each sequence modality, by index.
+      sequences: Those of all modalities masked in spans, by groups of their indices; B rows for each of a group.
     """
 
     length: Int[np.ndarray, "B m"]
@@ -37,7 +40,7 @@ class Task:
     whole: Bool[np.ndarray, " B"]
     inputs: Int[np.ndarray, " B"]
     targets: Int[np.ndarray, " B"]
-    ids: dict[int, Int[np.ndarray, "B _T"]]
+    sequences: dict[Group, spans.Sequences]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +50,14 @@ class Plan:
     Attributes:
       shown: Encoder slots of each modality.
       asked: Decoder slots of each modality.
-      masked: Of each sequence modality, which tokens are masked.
-      start: Of each sequence modality, the first target token asked.
+      masked: Of each group of sequences, which tokens are masked.
+      start: Of each group of sequences, the first target token asked.
     """
 
     shown: Int[np.ndarray, "B m"]
     asked: Int[np.ndarray, "B m"]
-    masked: dict[int, spans.Masked]
-    start: dict[int, Int[np.ndarray, " B"]]
+    masked: dict[Group, spans.Masked]
+    start: dict[Group, Int[np.ndarray, " R"]]
 
 
 def redistributed(draws: Draws, task: Task, modalities: tuple[Modality, ...]) -> Plan:
@@ -73,47 +76,51 @@ def redistributed(draws: Draws, task: Task, modalities: tuple[Modality, ...]) ->
     shows = _pool((task.length > 0) & showable, task.input_alpha)
     asks = _pool((task.length > 0) & askable, task.target_alpha)
     shows, asks, whole = _whole(draws.stream(Stream.WHOLE), task, shows, asks, grid)
-    shares = draws.stream(Stream.INPUT_SHARES).log_gamma(np.where(task.input_alpha > 0, task.input_alpha, 1.0))
+    shares, target_shares = _shares(draws, task.input_alpha, task.target_alpha)
 
     caps = np.where(shows, task.length, 0)
     material = np.where(asks, task.length, 0)
-    orders: dict[int, spans.Order] = {}
-    kept: dict[int, Int[np.ndarray, " B"]] = {}
-    for m, ids in task.ids.items():
-        length = task.length[:, m]
-        keep = np.where(whole, 1.0, task.keep[:, m])
-        stream = draws.stream(Stream.ORDER, m, 0)
-        orders[m] = spans.random_order(stream, ids, length=length, keep=keep, vocabulary=modalities[m].vocabulary)
-        kept[m], caps[:, m] = spans.visible(orders[m], np.where(shows[:, m], _UNLIMITED, 0), length=length)
-        material[:, m] = spans.predictions(kept[m], caps[:, m], length=length) * asks[:, m]
+    keep = np.where(whole[:, None], 1.0, task.keep)
+    orders: dict[Group, spans.Order] = {}
+    kept: dict[Group, Int[np.ndarray, " R"]] = {}
+    for group, sequences in task.sequences.items():
+        length = sequences.length
+        stream = draws.stream(Stream.ORDER).each(group).stream(0)
+        orders[group] = spans.random_order(stream, sequences, keep=stacked(keep, group))
+        budget = np.where(stacked(shows, group), _UNLIMITED, 0)
+        kept[group], most = spans.visible(orders[group], budget, length=length)
+        caps[:, group] = _apart(most, group)
+        material[:, group] = _apart(spans.predictions(kept[group], most, length=length), group) * asks[:, group]
     nothing = material.sum(axis=1) == 0
-    for m in task.ids if nothing.any() else ():
-        orders[m] = spans.hold_back(orders[m], nothing & asks[:, m], length=task.length[:, m])
-        budget = np.where(shows[:, m], _UNLIMITED, 0)
-        caps[:, m] = spans.visible(orders[m], budget, length=task.length[:, m])[1]
+    for group, sequences in task.sequences.items() if nothing.any() else ():
+        rows = stacked(nothing[:, None] & asks, group)
+        orders[group] = spans.hold_back(orders[group], rows, length=sequences.length)
+        budget = np.where(stacked(shows, group), _UNLIMITED, 0)
+        caps[:, group] = _apart(spans.visible(orders[group], budget, length=sequences.length)[1], group)
 
     budget = budgets.fill(shares, caps=caps, total=task.inputs, rounding=rounding[:, :1])
     shown = np.zeros_like(caps)
-    for m, order in orders.items():
-        length = task.length[:, m]
-        kept[m], shown[:, m] = spans.visible(order, budget[:, m], length=length)
-        material[:, m] = spans.predictions(kept[m], shown[:, m], length=length) * asks[:, m]
+    for group, order in orders.items():
+        length = task.sequences[group].length
+        kept[group], most = spans.visible(order, stacked(budget, group), length=length)
+        shown[:, group] = _apart(most, group)
+        material[:, group] = _apart(spans.predictions(kept[group], most, length=length), group) * asks[:, group]
     shown += _grids_shown(shares, task, np.where(grid, caps, 0), grid & asks, shown, material, rounding[:, 1:2])
 
-    shares = draws.stream(Stream.TARGET_SHARES).log_gamma(np.where(task.target_alpha > 0, task.target_alpha, 1.0))
     caps = np.where(asks, np.where(grid, task.length - shown, material), 0)
-    budget = budgets.fill(shares, caps=caps, total=task.targets, rounding=rounding[:, 2:3])
+    budget = budgets.fill(target_shares, caps=caps, total=task.targets, rounding=rounding[:, 2:3])
     spare = np.where(grid, caps - budget, -budget).sum(axis=1)  # room of the grids for what sequences may leave over
     asked = np.zeros_like(caps)
-    masked: dict[int, spans.Masked] = {}
-    start: dict[int, Int[np.ndarray, " B"]] = {}
-    for m, order in orders.items():
-        masked[m] = spans.mask(task.ids[m], order.rank >= kept[m][:, None], length=task.length[:, m])
-        tokens = np.where(budget[:, m] > 0, budget[:, m] + 1, 0)  # the opening sentinel is given, not predicted
-        start[m], count = spans.crop(draws.stream(Stream.CROP, m), masked[m], budget=tokens, exact=spare < 0)
-        asked[:, m] = np.maximum(count - 1, 0)
+    masked: dict[Group, spans.Masked] = {}
+    start: dict[Group, Int[np.ndarray, " R"]] = {}
+    tokens = np.where(budget > 0, budget + 1, 0)  # the opening sentinel is given, not predicted
+    for group, order in orders.items():
+        masked[group] = spans.mask(task.sequences[group], order.rank >= kept[group][:, None])
+        stream, exact = draws.stream(Stream.CROP).each(group), np.tile(spare < 0, len(group))
+        start[group], count = spans.crop(stream, masked[group], budget=stacked(tokens, group), exact=exact)
+        asked[:, group] = _apart(np.maximum(count - 1, 0), group)
     left = task.targets - asked.sum(axis=1)
-    asked += budgets.fill(shares, caps=np.where(grid, caps, 0), total=left, rounding=rounding[:, 3:])
+    asked += budgets.fill(target_shares, caps=np.where(grid, caps, 0), total=left, rounding=rounding[:, 3:])
     return Plan(shown, asked, masked, start)
 
 
@@ -130,16 +137,35 @@ def reference(draws: Draws, task: Task, modalities: tuple[Modality, ...]) -> Pla
     shown = np.where(grid, np.minimum(budget, task.length), 0)
     askable = np.array([modality.is_target for modality in modalities])
     asked = np.where(grid & askable & (task.length > 0), tokens, 0)
-    masked: dict[int, spans.Masked] = {}
-    start: dict[int, Int[np.ndarray, " B"]] = {}
-    never = np.zeros(len(tokens), bool)
-    for m in task.ids:
-        length = task.length[:, m]
-        masked[m], shown[:, m] = _redrawn(draws, task, m, modalities[m], budget[:, m])
-        stream = draws.stream(Stream.CROP, m)
-        start[m], count = spans.crop(stream, masked[m], budget=tokens[:, m], exact=never)
-        asked[:, m] = np.maximum(count - 1, 0) * (askable[m] & (length > 0))
+    masked: dict[Group, spans.Masked] = {}
+    start: dict[Group, Int[np.ndarray, " R"]] = {}
+    for group in task.sequences:
+        masked[group], given = _redrawn(draws, task, group, stacked(budget, group))
+        stream, never = draws.stream(Stream.CROP).each(group), np.zeros(len(given), bool)
+        start[group], count = spans.crop(stream, masked[group], budget=stacked(tokens, group), exact=never)
+        shown[:, group] = _apart(given, group)
+        present = askable[list(group)] & (task.length[:, group] > 0)
+        asked[:, group] = _apart(np.maximum(count - 1, 0), group) * present
     return Plan(shown, asked, masked, start)
+
+
+def stacked(table: Shaped[np.ndarray, "B m"], group: Group) -> Shaped[np.ndarray, " R"]:
+    """Returns the columns of a group one after the other, as its sequences stand."""
+    return table[:, group].T.reshape(-1)
+
+
+def _apart(values: Shaped[np.ndarray, " R"], group: Group) -> Shaped[np.ndarray, "B _g"]:
+    """Returns what `stacked` was given."""
+    return values.reshape(len(group), -1).T
+
+
+def _shares(
+    draws: Draws, inputs: Float[np.ndarray, "B m"], targets: Float[np.ndarray, "B m"]
+) -> tuple[Float[np.ndarray, "B m"], Float[np.ndarray, "B m"]]:
+    """Draws the logarithms of the unnormalised Dirichlet shares of both budgets."""
+    alpha = np.concatenate([inputs, targets])
+    both = draws.each((Stream.INPUT_SHARES, Stream.TARGET_SHARES)).log_gamma(np.where(alpha > 0, alpha, 1.0))
+    return both[: len(inputs)], both[len(inputs) :]
 
 
 def _pool(present: Bool[np.ndarray, "B m"], alpha: Float[np.ndarray, "B m"]) -> Bool[np.ndarray, "B m"]:
@@ -206,25 +232,21 @@ def _grids_shown(
 
 
 def _redrawn(
-    draws: Draws, task: Task, m: int, modality: Modality, budget: Int[np.ndarray, " B"]
-) -> tuple[spans.Masked, Int[np.ndarray, " B"]]:
+    draws: Draws, task: Task, group: Group, budget: Int[np.ndarray, " R"]
+) -> tuple[spans.Masked, Int[np.ndarray, " R"]]:
     """Draws masks anew, each time with nine tenths of the keep fraction, until the input fits (the 4M reference)."""
-    length, ids = task.length[:, m], task.ids[m]
-    hidden = np.zeros(ids.shape, bool)
-    shown = np.zeros_like(length)
-    rows = np.arange(len(ids))
+    sequences, keep = task.sequences[group], stacked(task.keep, group)
+    draws = draws.stream(Stream.ORDER).each(group)
+    hidden = np.zeros(sequences.ids.shape, bool)
+    shown = np.zeros_like(sequences.length)
+    rows = np.arange(len(hidden))
     attempt = 0
     while len(rows):
-        order = spans.random_order(
-            draws[rows].stream(Stream.ORDER, m, attempt),
-            ids[rows],
-            length=length[rows],
-            keep=task.keep[rows, m] * 0.9**attempt,
-            vocabulary=modality.vocabulary,
-        )
+        own = sequences[rows]
+        order = spans.random_order(draws[rows].stream(attempt), own, keep=keep[rows] * 0.9**attempt)
         limit = np.where(budget[rows] > 0, _UNLIMITED, 0)
-        kept, shown[rows] = spans.visible(order, limit, length=length[rows])
+        kept, shown[rows] = spans.visible(order, limit, length=own.length)
         hidden[rows] = order.rank >= kept[:, None]
         rows = rows[shown[rows] > budget[rows]]
         attempt += 1
-    return spans.mask(ids, hidden, length=length), shown
+    return spans.mask(sequences, hidden), shown

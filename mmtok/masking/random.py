@@ -2,6 +2,8 @@
 
 import dataclasses
 import enum
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ from scipy.special import ndtri
 _GOLDEN = 0x9E3779B97F4A7C15
 _WORD = (1 << 64) - 1
 _INDEX_BITS = 20  # low bits of a sort key hold the index, the upper 44 are random
+_INDEX = np.uint64((1 << _INDEX_BITS) - 1)
+_FRACTION = np.uint64(12)  # bits that a float64 below 1 has no room for
 
 
 class Stream(enum.IntEnum):
@@ -28,20 +32,23 @@ class Stream(enum.IntEnum):
     GRID = 9
 
 
+_SHIFTS = np.array([30, 27, 31], np.uint64)
+_FACTORS = np.array([0xBF58476D1CE4E5B9, 0x94D049BB133111EB], np.uint64)
+
+
 def _mix(x: UInt64[np.ndarray, "..."]) -> UInt64[np.ndarray, "..."]:
     """Scrambles `x` in place: the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
-    scratch = np.empty_like(x)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        np.right_shift(x, np.uint64(shift), out=scratch)
-        x ^= scratch
-        x *= np.uint64(factor)
-    np.right_shift(x, np.uint64(31), out=scratch)
-    x ^= scratch
+    x ^= x >> _SHIFTS[0]
+    x *= _FACTORS[0]
+    x ^= x >> _SHIFTS[1]
+    x *= _FACTORS[1]
+    x ^= x >> _SHIFTS[2]
     return x
 
 
-def _word(value: int) -> UInt64[np.ndarray, ""]:
-    return np.array((value * _GOLDEN) & _WORD, np.uint64)
+@functools.lru_cache
+def _word(value: int) -> np.uint64:
+    return np.uint64((value * _GOLDEN) & _WORD)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +76,17 @@ class Draws:
             keys = _mix(keys ^ _word(index + 1))
         return Draws(keys)
 
+    def each(self, indices: Sequence[int]) -> "Draws":
+        """Returns the rows of `stream(index)` of each index, one stream after the other."""
+        words = np.array([_word(index + 1) for index in indices])
+        return Draws(_mix(self.keys ^ words[:, None]).reshape(-1))
+
     def __getitem__(self, rows: Any) -> "Draws":
         return Draws(self.keys[rows])
 
     def bits(self, count: int) -> UInt64[np.ndarray, "B count"]:
         """Returns `count` uniform 64-bit words per row; the first ones do not depend on `count`."""
-        return _mix(self.keys[:, None] + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GOLDEN))
+        return _mix(self.keys[:, None] + np.arange(1, count + 1, dtype=np.uint64) * _word(1))
 
     def uniform(self, count: int) -> Float[np.ndarray, "B count"]:
         """Returns `count` numbers per row, uniform in the open interval (0, 1)."""
@@ -98,11 +110,11 @@ class Draws:
         rows = np.arange(len(alpha))
         while len(rows):
             attempt += 1
-            draws = self[rows].stream(attempt)
-            x = ndtri(draws.stream(0).uniform(count))
+            normal, uniform = self[rows].stream(attempt).each((0, 1)).uniform(count).reshape(2, len(rows), count)
+            x = ndtri(normal)
             v = np.maximum(1 + x / np.sqrt(9 * d[rows]), 1e-100) ** 3
             bound = x * x / 2 + d[rows] * (1 - v + np.log(v))
-            accept = todo[rows] & (np.log(draws.stream(1).uniform(count)) < bound)
+            accept = todo[rows] & (np.log(uniform) < bound)
             result[rows] += np.where(accept, np.log(d[rows] * v), 0.0)
             todo[rows] &= ~accept
             rows = rows[todo[rows].any(axis=1)]
@@ -111,14 +123,14 @@ class Draws:
 
 def as_uniform(bits: UInt64[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     """Turns 64-bit words into numbers in the open interval (0, 1), keeping their order."""
-    return ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+    return ((bits >> _FRACTION).astype(np.float64) + 0.5) * 2.0**-52
 
 
 def indexed(bits: UInt64[np.ndarray, "B n"]) -> UInt64[np.ndarray, "B n"]:
     """Puts each column's index into the low bits, so that sorting the words alone carries the indices along."""
-    return (bits & np.uint64(_WORD << _INDEX_BITS & _WORD)) | np.arange(bits.shape[1], dtype=np.uint64)
+    return (bits & ~_INDEX) | np.arange(bits.shape[1], dtype=np.uint64)
 
 
 def indices(words: UInt64[np.ndarray, "B n"]) -> Int[np.ndarray, "B n"]:
     """Returns the indices that `indexed` put into the words."""
-    return (words & np.uint64((1 << _INDEX_BITS) - 1)).astype(np.int32)
+    return (words & _INDEX).astype(np.int32)

@@ -6,12 +6,56 @@ key-value pairs.
 """
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 
 from mmtok.masking.random import Draws, as_uniform, indexed, indices
+from mmtok.masking.rows import put, take
 from mmtok.modality import Vocabulary
+
+_PLAIN = Vocabulary(size=0)  # of what has no ids: each position is a unit of its own
+
+
+@dataclasses.dataclass(frozen=True)
+class Sequences:
+    """Sequences of one or several modalities, one a row.
+
+    Attributes:
+      ids: Token ids.
+      length: Tokens in use.
+      sentinel_first: See `mmtok.modality.Vocabulary`, as for the others.
+      unit_first: First id that opens a unit.
+      unit_count: Number of such ids; 0 where each token is a unit of its own.
+      end: Id that is its own unit.
+    """
+
+    ids: Int[np.ndarray, "B T"]
+    length: Int[np.ndarray, " B"]
+    sentinel_first: Int[np.ndarray, " B"]
+    unit_first: Int[np.ndarray, " B"]
+    unit_count: Int[np.ndarray, " B"]
+    end: Int[np.ndarray, " B"]
+
+    def __getitem__(self, rows: Any) -> "Sequences":
+        return Sequences(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
+
+
+def stack(
+    ids: Sequence[Integer[np.ndarray, "B _T"]],
+    vocabularies: Sequence[Vocabulary | None],
+    *,
+    length: Int[np.ndarray, "B m"],
+) -> Sequences:
+    """Returns the sequences of several modalities, one modality after the other."""
+    stacked = np.zeros((len(ids), len(length), max(own.shape[1] for own in ids)), np.int32)
+    for rows, own in zip(stacked, ids):
+        rows[:, : own.shape[1]] = own
+    layout = ((v.sentinel_first, v.unit_first, v.unit_count, v.end) for v in (v or _PLAIN for v in vocabularies))
+    columns = np.array(list(layout), np.int32).repeat(len(length), axis=0).T
+    return Sequences(stacked.reshape(-1, stacked.shape[2]), length.T.reshape(-1), *columns)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,43 +73,37 @@ class Order:
     stop: Bool[np.ndarray, "B T"]
 
 
-def random_order(
-    draws: Draws,
-    ids: Int[np.ndarray, "B T"],
-    *,
-    length: Int[np.ndarray, " B"],
-    keep: Float[np.ndarray, " B"],
-    vocabulary: Vocabulary | None,
-) -> Order:
-    """Draws the order; the units allowed to become visible are those whose uniform number is at most `keep`.
-
-    Without a vocabulary each position is its own unit.
-    """
-    units = vocabulary if vocabulary is not None and vocabulary.unit_count else None
+def random_order(draws: Draws, sequences: Sequences, *, keep: Float[np.ndarray, " B"]) -> Order:
+    """Draws the order; the units allowed to become visible are those whose uniform number is at most `keep`."""
+    ids, length = sequences.ids, sequences.length
     place = np.arange(ids.shape[1])
     used = place < length[:, None]
     bits = draws.bits(ids.shape[1])
-    unit = np.broadcast_to(place, ids.shape)
-    if units is not None:
-        key = (ids >= units.unit_first) & (ids < units.unit_first + units.unit_count)
-        unit = np.cumsum(key | (ids == units.end) | (place == 0), axis=1) - 1
-        bits = np.take_along_axis(bits, unit, axis=1)
+    chunked = np.nonzero(sequences.unit_count)[0]
+    unit = _units(sequences[chunked])
+    bits[chunked] = take(bits[chunked], unit)
     words = indexed(np.where(used, bits, np.uint64(2**64 - 1)))
     words.sort(axis=1)
     order = indices(words)
-    rank = np.empty_like(order)
-    np.put_along_axis(rank, order, place.astype(np.int32)[None], axis=1)
+    rank = put(order, np.broadcast_to(place.astype(np.int32), order.shape))
     # A token that becomes visible adds itself and, by splitting or ending its run, -1, 0 or +1 sentinels.
     later = (rank[:, 1:] > rank[:, :-1]) & used[:, 1:]
     gain = np.zeros(ids.shape, np.int32)
     gain[:, :-1] += later
     gain[:, 1:] += (rank[:, 1:] < rank[:, :-1]) & used[:, 1:]
-    size = 1 + np.cumsum(np.take_along_axis(gain, order, axis=1), axis=1, dtype=np.int32)
+    size = 1 + take(gain, order).cumsum(axis=1, dtype=np.int32)
     stop = used & (as_uniform(words) <= keep[:, None])
-    if units is not None:
-        of = np.take_along_axis(unit, order, axis=1)
-        stop[:, :-1] &= (of[:, 1:] != of[:, :-1]) | ~used[:, 1:]
+    of = take(unit, order[chunked])
+    stop[chunked, :-1] &= (of[:, 1:] != of[:, :-1]) | ~used[chunked, 1:]
     return Order(rank, size, stop)
+
+
+def _units(sequences: Sequences) -> Int[np.ndarray, "B T"]:
+    """Returns the number of each token's unit."""
+    ids, first = sequences.ids, sequences.unit_first[:, None]
+    opens = (ids >= first) & (ids < first + sequences.unit_count[:, None]) | (ids == sequences.end[:, None])
+    opens[:, 0] = True
+    return opens.cumsum(axis=1) - 1
 
 
 def visible(
@@ -78,7 +116,7 @@ def visible(
     """
     place = np.arange(1, order.stop.shape[1] + 1)
     kept = np.where(order.stop & (order.size <= budget[:, None]), place, 0).max(axis=1, initial=0)
-    size = np.take_along_axis(order.size, np.maximum(kept - 1, 0)[:, None], axis=1)[:, 0]
+    size = take(order.size, np.maximum(kept - 1, 0)[:, None])[:, 0]
     shown = np.where(kept > 0, size, 1)
     return kept, np.where((budget > 0) & (length > 0), shown, 0)
 
@@ -102,55 +140,65 @@ class Masked:
     """A batch of sequences with a decision for every token.
 
     Attributes:
-      ids: Token ids.
+      sequences: The tokens.
       masked: Which tokens are masked; False in the padding.
       opens: The first token of each masked run.
       run: Number of runs opened so far, that is the number j of a masked token's run.
       used: Positions within the sequence.
     """
 
-    ids: Int[np.ndarray, "B T"]
+    sequences: Sequences
     masked: Bool[np.ndarray, "B T"]
     opens: Bool[np.ndarray, "B T"]
     run: Int[np.ndarray, "B T"]
     used: Bool[np.ndarray, "B T"]
 
 
-def mask(ids: Int[np.ndarray, "B T"], hidden: Bool[np.ndarray, "B T"], *, length: Int[np.ndarray, " B"]) -> Masked:
+def mask(sequences: Sequences, hidden: Bool[np.ndarray, "B T"]) -> Masked:
     """Masks the hidden tokens."""
-    used = np.arange(ids.shape[1]) < length[:, None]
+    used = np.arange(hidden.shape[1]) < sequences.length[:, None]
     masked = hidden & used
     opens = masked.copy()
     opens[:, 1:] &= ~masked[:, :-1]
-    return Masked(ids, masked, opens, np.cumsum(opens, axis=1, dtype=np.int32), used)
+    return Masked(sequences, masked, opens, opens.cumsum(axis=1, dtype=np.int32), used)
 
 
-def places(sequences: Masked, *, shown: Int[np.ndarray, " B"]) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-    """Returns (row, column) of each input slot, row after row: visible tokens, and one for each masked run."""
-    emit = (sequences.opens | (sequences.used & ~sequences.masked)) & (shown > 0)[:, None]
-    rows, columns = np.nonzero(emit)
-    return rows, columns
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """The input slots of sequences, row after row: visible tokens, and one for each masked run.
+
+    Attributes:
+      ids: The token, or the sentinel.
+      place: Position of the token, or of the first one of the run.
+      hidden: Whether it is a run.
+    """
+
+    ids: Int[np.ndarray, " n"]
+    place: Int[np.ndarray, " n"]
+    hidden: Bool[np.ndarray, " n"]
 
 
-def inputs(sequences: Masked, *, shown: Int[np.ndarray, " B"], vocabulary: Vocabulary) -> Int[np.ndarray, " n"]:
-    """Returns the input tokens, row after row; nothing for rows where `shown` is 0."""
-    rows, columns = places(sequences, shown=shown)
-    sentinel = vocabulary.sentinel_first + sequences.run[rows, columns]
-    return np.where(sequences.masked[rows, columns], sentinel, sequences.ids[rows, columns])
+def inputs(masked: Masked, *, shown: Int[np.ndarray, " B"]) -> Inputs:
+    """Returns the input slots; none for rows where `shown` is 0."""
+    emit = (masked.opens | (masked.used & ~masked.masked)) & (shown > 0)[:, None]
+    rows, columns = emit.nonzero()
+    hidden = masked.masked[rows, columns]
+    sentinel = masked.sequences.sentinel_first[rows] + masked.run[rows, columns]
+    return Inputs(np.where(hidden, sentinel, masked.sequences.ids[rows, columns]), columns, hidden)
 
 
-def targets(sequences: Masked, *, vocabulary: Vocabulary) -> Int[np.ndarray, "B W"]:
+def targets(masked: Masked) -> Int[np.ndarray, "B W"]:
     """Returns the whole target of each row, padded with 0."""
-    masked, run = sequences.masked, sequences.run
-    before = np.cumsum(masked, axis=1, dtype=np.int32)
+    hidden, run, first = masked.masked, masked.run, masked.sequences.sentinel_first
+    before = hidden.cumsum(axis=1, dtype=np.int32)
     length = before[:, -1] + run[:, -1] + 1
-    result = np.zeros((len(masked), int(length.max(initial=1))), np.int32)
-    rows, columns = np.nonzero(masked)
-    result[rows, before[rows, columns] - 1 + run[rows, columns]] = sequences.ids[rows, columns]
-    rows, columns = np.nonzero(sequences.opens)
+    result = np.zeros((len(hidden), int(length.max(initial=1))), np.int32)
+    rows, columns = hidden.nonzero()
+    result[rows, before[rows, columns] - 1 + run[rows, columns]] = masked.sequences.ids[rows, columns]
+    rows, columns = masked.opens.nonzero()
     number = run[rows, columns]
-    result[rows, before[rows, columns] + number - 2] = vocabulary.sentinel_first + number
-    result[np.arange(len(result)), length - 1] = vocabulary.sentinel_first + run[:, -1] + 1
+    result[rows, before[rows, columns] + number - 2] = first[rows] + number
+    result[np.arange(len(result)), length - 1] = first + run[:, -1] + 1
     return result
 
 

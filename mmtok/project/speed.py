@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mmtok.data import RandomBatches, Store, TokenBatches
+from mmtok.data import Store, TokenBatches
 from mmtok.data.shuffle import Order
 from mmtok.masking import Masker
 from mmtok.model import FLOP_RULE
 from mmtok.project.config import Project
-from mmtok.project.planning import plan_training, planned_modalities
+from mmtok.project.planning import plan_training, planned_modalities, random_batches
 from mmtok.train import bench
 
 REFERENCE = {8: (1008.0, 128), 19: (460.0, 256)}
@@ -54,14 +54,14 @@ def measure_input(project: Project, *, seconds: float) -> InputSpeed:
     """Times the making of training batches, from the project's token store or, without one, from random tokens."""
     stored = (project.token_folder / "mmtok.json").exists()
     modalities = planned_modalities(project)
-    masker, size, seed = Masker(project.masking, modalities), project.batch_size, project.seed
+    size, seed = project.batch_size, project.seed
     if not stored:
-        batches = RandomBatches(modalities, masker, batch_size=size, seed=seed)
-        masked = _rate(batches, size, seconds)
+        masked = _rate(random_batches(project), size, seconds)
         return InputSpeed(source="random", modalities=len(modalities), read=None, masked=masked)
     store = Store(project.token_folder)
     order = Order(size=store.splits["train"], batch_size=size, seed=seed)
     read = _rate(lambda step: store.read("train", order.indices(order.ordinals(step))), size, seconds)
+    masker = Masker(project.masking, modalities)
     masked = _rate(TokenBatches(store, "train", batch_size=size, seed=seed, masker=masker), size, seconds)
     return InputSpeed(source=str(project.token_folder), modalities=len(modalities), read=read, masked=masked)
 

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import zlib
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from mmtok.batch import MaskedBatch, TokenBatch, TokenColumn
 from mmtok.config import from_json, to_json
 from mmtok.errors import MmtokError
 from mmtok.masking import Component, Masker, MaskingConfig, Role, fill_rates
+from mmtok.masking import masker as masker_module
 from mmtok.modality import Modality, Vocabulary
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "masks.txt"
@@ -277,6 +279,18 @@ def assert_equal(part: MaskedBatch, whole: MaskedBatch, rows: np.ndarray) -> Non
         np.testing.assert_array_equal(a, b[rows])
 
 
+@settings(max_examples=30, deadline=None)
+@given(config=st.booleans().flatmap(configs), lengths=lengths, seed=st.integers(0, 2**40))
+def test_sequences_are_masked_alike_together_and_apart(config, lengths, seed):
+    tokens, samples = batch_of(lengths), np.arange(len(lengths))
+    batches = []
+    for padding in (-1, 30, 10**6):
+        with mock.patch.object(masker_module, "_PADDING", padding):
+            batches.append(Masker(config, MODALITIES)(tokens, seed=seed, step=1, samples=samples))
+    for other in batches[1:]:
+        assert_equal(other, batches[0], samples)
+
+
 def test_a_missing_column_is_an_absent_modality():
     masker = Masker(MaskingConfig(input_tokens=20, target_tokens=20), MODALITIES)
     row = [0, 9, 24, 9, 0, 9]
@@ -286,8 +300,11 @@ def test_a_missing_column_is_an_absent_modality():
     assert_equal(part, full, np.arange(4))
 
 
-@pytest.mark.parametrize(("dtype", "expected"), [("uint8", "uint8"), ("float32", "float32"), ("float64", "float32")])
-def test_vectors_are_float32_or_stay_bytes(dtype, expected):
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [("uint8", "uint8"), ("float16", "float16"), ("float32", "float32"), ("float64", "float32"), ("int16", "float32")],
+)
+def test_vectors_are_float32_or_stay_small(dtype, expected):
     masker = Masker(MaskingConfig(input_tokens=20, target_tokens=20), MODALITIES)
     tokens = batch_of([FULL] * 30)
     patches = tokens["patches"]
