@@ -12,6 +12,8 @@ from mmtok import axes
 from mmtok.errors import MmtokError
 
 Kind = Literal["auto", "plain", "cudnn", "splash"]
+OLDEST_CUDNN = 8.0  # compute capability that cuDNN's attention starts at (Ampere)
+LARGEST_BLOCK = 512
 LANES = 128  # of a TPU: what splash attention takes its sequences in multiples of
 
 
@@ -65,6 +67,8 @@ def _plain(query: Array, key: Array, value: Array, mask: Array) -> Array:
 def _why_no_cudnn(query: Array, key: Array) -> str:
     if jax.default_backend() != "gpu":
         return "there is no GPU"
+    if (capability := float(jax.devices()[0].compute_capability)) < OLDEST_CUDNN:
+        return f"it wants compute capability {OLDEST_CUDNN}, the GPU has {capability}"
     if query.dtype != jnp.bfloat16:
         return f"it computes in bfloat16, the model in {query.dtype}"
     if query.shape[-1] % 8 or query.shape[-1] > 128:
@@ -98,8 +102,12 @@ def _why_no_splash(query: Array, key: Array) -> str:
 def _splash(query: Array, key: Array, value: Array, mask: Array) -> tuple[Array]:
     """Pallas's splash attention; interpreted on CPU, for tests."""
     everything = splash_attention_mask.FullMask((query.shape[1], key.shape[1]))
+    q, kv = _block(query.shape[1]), _block(key.shape[1])
     kernel: Any = splash_attention_kernel.make_splash_mha(
         splash_attention_mask.MultiHeadMask([everything] * query.shape[2]),
+        block_sizes=splash_attention_kernel.BlockSizes(
+            block_q=q, block_kv=kv, block_q_dkv=q, block_kv_dkv=kv, block_q_dq=q, block_kv_dq=kv
+        ),
         head_shards=1,
         q_seq_shards=1,
         interpret=axes.platform() == "cpu",
@@ -115,3 +123,8 @@ def _splash(query: Array, key: Array, value: Array, mask: Array) -> tuple[Array]
     scaled, key, value = (jnp.swapaxes(x, 1, 2) for x in (scaled, key, value))
     mixed = jnp.swapaxes(jax.vmap(one_sample)(scaled, key, value, valid), 1, 2)
     return (jnp.where(sees[..., None, None], mixed, 0).astype(value.dtype),)
+
+
+def _block(length: int) -> int:
+    """Returns the largest block of splash attention that divides a length: the kernel's own, one lane each, are small."""
+    return max(size for size in range(LANES, LARGEST_BLOCK + 1, LANES) if length % size == 0)

@@ -15,7 +15,7 @@ from mmtok.model.attention import Kind, attend
 from mmtok.model.config import ModelConfig
 from mmtok.model.layers import LayerNorm, Linear
 
-UNROLLED = {"cpu": 32, "gpu": 4, "tpu": 4}
+UNROLLED = {"cpu": 32, "gpu": 24, "tpu": 4}
 """Most layers that are run one after the other instead of by a loop; see `Stack`."""
 
 REMAT_POLICIES: dict[str, Callable[..., Any]] = {
@@ -83,7 +83,7 @@ class Mlp(nnx.Module):
         self.up = linear(config.dim, config.mlp_hidden, axes=("embed", "mlp"))
         self.gate = linear(config.dim, config.mlp_hidden, axes=("embed", "mlp")) if config.gated else None
         self.down = linear(config.mlp_hidden, config.dim, axes=("mlp", "embed"))
-        self.activation = config.activation
+        self.activation, self.remat = config.activation, config.remat
 
     @jax.named_scope("mlp")
     def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
@@ -91,7 +91,12 @@ class Mlp(nnx.Module):
         act = jax.nn.silu if self.activation == "silu" else functools.partial(jax.nn.gelu, approximate=False)
         if self.gate is None:
             return self.down(act(self.up(x)))
-        gated = jax.checkpoint(lambda gate, up: act(gate) * up)  # not kept for the backward pass: quicker and smaller
+
+        def gated(gate: Array, up: Array) -> Array:
+            return act(gate) * up
+
+        if self.remat == "none":  # not kept for the backward pass: quicker and smaller; else the block sees to that
+            gated = jax.checkpoint(gated)
         return self.down(gated(self.gate(x), self.up(x)))
 
 
@@ -141,8 +146,8 @@ class DecoderBlock(nnx.Module):
 class Stack(nnx.Module):
     """Equal blocks with stacked parameters, run by `jax.lax.scan`.
 
-    A stack without rematerialisation that compiles quickly, a shallow one or any on CPU, is unrolled: not copying its
-    saved activations in and out of stacked arrays makes a step a tenth to a fifth faster on CPU.
+    A stack that keeps activations and compiles quickly, a shallow one on TPU or nearly any elsewhere, is unrolled: not
+    copying what it keeps in and out of stacked arrays makes a step a tenth to a fifth faster on CPU.
     """
 
     def __init__(
@@ -158,9 +163,9 @@ class Stack(nnx.Module):
         def step(x: Array, layer: nnx.State) -> tuple[Array, None]:
             return axes.constrain(nnx.merge(graph, layer)(x, *inputs), "batch", None, None), None
 
-        if self.remat != "none":
-            step = jax.checkpoint(step, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
-        unrolled = self.remat == "none" and self.depth <= UNROLLED[axes.platform()]
+        unrolled = self.remat != "full" and self.depth <= UNROLLED[axes.platform()]
+        if self.remat != "none":  # in a loop, nothing of the forward pass is at hand that the compiler could reuse
+            step = jax.checkpoint(step, policy=REMAT_POLICIES[self.remat], prevent_cse=unrolled)
         return jax.lax.scan(step, x, state, unroll=self.depth if unrolled else 1)[0]
 
     def layers(self) -> Iterator[Any]:

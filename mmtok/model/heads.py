@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mmtok import axes
 
-TILES = {"cpu": (96, 96), "gpu": (128, 512), "tpu": (128, 512)}
+TILES = {"cpu": (96, 96), "gpu": (128, 1024), "tpu": (128, 512)}
 """Fewest and most targets of a tile: a CPU wants its logits in the cache and few rows of it empty, an accelerator wants
 to touch the gradient of the table, which every tile adds to, seldom."""
 
@@ -119,7 +119,7 @@ def _walk(
     fewest, most = TILES[axes.platform()]
     tile = min(max(fewest, _power_of_two(rows // len(heads))), most)
     order = jnp.argsort(group, stable=True)
-    sizes = jnp.zeros(count + 1, jnp.int32).at[group].add(1)[:count]
+    sizes = jnp.sum(group[:, None] == jnp.arange(count), axis=0)
     starts = jnp.cumsum(sizes) - sizes
     padded = jnp.pad(hidden[order].astype(dtype), ((0, tile), (0, 0)))  # the last tile may reach past the end
     padded_targets = jnp.pad(targets[order], ((0, tile), (0, 0)))
