@@ -13,6 +13,9 @@ from typing import Any
 
 from mmtok.errors import MmtokError
 
+NOT_WRITTEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EFBIG)
+CITED = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EFBIG)
+
 
 @contextlib.contextmanager
 def new_file(path: str | os.PathLike) -> Iterator[Path]:
@@ -144,15 +147,27 @@ def explain_writing(path: Path) -> Iterator[None]:
     except MmtokError:
         raise
     except Exception as error:
-        number = getattr(error, "errno", None) or _cited(error)
+        number = next(filter(None, map(_system_error, causes(error))), None)
+        if number is None:
+            raise
         if number == errno.ENOSPC:
             raise MmtokError(f"{path}: the disk is full; free some space and run the command again") from error
-        if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
-            raise MmtokError(f"{path}: may not be written ({os.strerror(number)})") from error
-        raise
+        raise MmtokError(f"{path}: may not be written ({os.strerror(number)})") from error
 
 
-def _cited(error: Exception) -> int | None:
-    """Compiled writers (safetensors, array_record, tensorstore) raise errors that only cite the system's message."""
-    numbers = (errno.ENOSPC, errno.EACCES, errno.EROFS)
-    return next((number for number in numbers if os.strerror(number) in str(error)), None)
+def causes(error: BaseException) -> list[BaseException]:
+    """Returns an error, what it was raised from, and so on to what first went wrong."""
+    chain = [error]
+    while inner := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(inner)
+    return chain
+
+
+def _system_error(error: BaseException) -> int | None:
+    """Returns the number of the system's error, where it says that something cannot be written.
+
+    Compiled writers (safetensors, array_record, tensorstore) raise errors that only cite the system's message.
+    """
+    cited = next((number for number in CITED if os.strerror(number) in str(error)), None)
+    number = getattr(error, "errno", None) or cited
+    return number if number in (errno.ENOSPC, *NOT_WRITTEN) else None

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Trains on GPU nodes under SLURM: `sbatch --nodes 4 scripts/train_slurm.sh CONFIG [--option value ...]`.
 #
-# One process per GPU; they find each other through SLURM. The folder of the project must be on a shared file system.
+# One process per GPU; they find each other through SLURM. The folder of the project must be on a shared file system, and
+# so must `mmtok`, on PATH: sbatch hands it on from the environment that is active where it is called.
 # SLURM warns two minutes before the time limit; a run that was stopped, or lost a process or a node, is queued again and
 # resumes, $TRIES times at most. `scancel --signal=TERM JOB` does the same at any time, `scancel JOB` ends it for good.
 #SBATCH --job-name=mmtok

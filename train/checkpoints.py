@@ -5,20 +5,23 @@ The only module that knows orbax, whose v1 interface may still change.
 
 import dataclasses
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint.experimental.v1 as ocp
 
 from mmtok.errors import MismatchError, MmtokError
-from mmtok.files import explain_writing
+from mmtok.files import causes, explain_writing
 from mmtok.progress import say
-from mmtok.train.processes import agree, is_first, wait_for_all
+from mmtok.train.processes import agree, is_first, of_the_first, wait_for_all
+
+T = TypeVar("T")
 
 SAID = 8  # differences of a config that an error spells out
+WRITING = 600  # seconds a checkpoint may take; the others wait so long for a process that could not write its part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Checkpoints:
         policies = ocp.training
         preserve = policies.preservation_policies
         kept = [preserve.LatestN(keep), *([preserve.EveryNSteps(keep_every)] if keep_every else [])]
+        context = ocp.Context()
+        context.async_options.timeout_secs = WRITING
         with explain_writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._orbax = policies.Checkpointer(
@@ -65,7 +70,11 @@ class Checkpoints:
                 save_decision_policy=policies.save_decision_policies.FixedIntervalPolicy(1),  # pyright: ignore[reportArgumentType]
                 preservation_policy=preserve.AnyPreservationPolicy(kept),  # pyright: ignore[reportArgumentType]
                 cleanup_tmp_directories=True,
+                context=context,
             )
+        # Orbax asks whether a preemption was announced, after each checkpoint and with its step, which has passed by
+        # then. JAX would take that for the step this process is at, and could agree on a stop where it never comes.
+        self._orbax._manager.reached_preemption = lambda step: False
 
     @property
     def steps(self) -> list[int]:
@@ -91,30 +100,22 @@ class Checkpoints:
     def restore(self, abstract: Any) -> Restored | None:
         """Reads the newest checkpoint that is whole, or returns None where there is none at all.
 
-        A damaged one is said loudly, set aside as `damaged-STEP`, and the one before is taken.
+        A damaged one is said loudly, set aside as `damaged-STEP`, and the one before is taken. All processes try the
+        same ones, those that the first sees, and take one that each of them can read.
 
         Args:
           abstract: Pytree of `jax.ShapeDtypeStruct` with the shardings wanted, which may differ from those saved.
 
         Raises:
           MismatchError: the checkpoint was made with another config.
-          MmtokError: there are checkpoints, but none can be read.
+          MmtokError: there are checkpoints, but none can be read; or damaged ones cannot be set aside.
         """
         damaged: dict[int, str] = {}
-        for step in reversed(self.steps):
-            restored, why = None, "another process could not read it"
+        for step in reversed(of_the_first(self.steps)):
             try:
                 restored = self._read(step, abstract)
-            except MismatchError:
-                raise
-            except Exception as error:  # orbax and tensorstore raise many kinds for damaged files
-                why = _cause(error)
-            readable = agree(restored is not None)  # before the digest, which all processes compute together
-            if restored is None or not readable:
-                damaged[step] = why
-                continue
-            if int(digest(restored.state)) != restored.digest:
-                damaged[step] = "the arrays differ from those that were saved"
+            except ValueError as error:
+                damaged[step] = str(error)
                 continue
             if is_first():
                 for bad, why in damaged.items():
@@ -131,8 +132,17 @@ class Checkpoints:
             )
         return None
 
-    def close(self) -> None:
+    def wait(self) -> None:
         """Waits until everything is written.
+
+        Raises:
+          MmtokError: the last checkpoint could not be written.
+        """
+        with explain_writing(self._folder):
+            self._orbax.wait()
+
+    def close(self) -> None:
+        """Waits until everything is written, and lets go of the folder.
 
         Raises:
           MmtokError: the last checkpoint could not be written.
@@ -141,17 +151,30 @@ class Checkpoints:
             self._orbax.close()
 
     def _read(self, step: int, abstract: Any) -> Restored:
-        note: Any = self._orbax.checkpointables_metadata(step).custom_metadata
-        if not note or "digest" not in note:
-            raise ValueError("its metadata cannot be read")
-        self._compare(step, note["config"])
-        state = self._orbax.load(step, abstract)
+        """Reads one checkpoint; in all processes, or in none.
+
+        Raises:
+          MismatchError: it was made with another config.
+          ValueError: it is damaged, and how.
+        """
+        path = str(self._folder.absolute() / str(step))
+        # Each process reads by itself: orbax would have those that can read wait five minutes for one that cannot.
+        me = jax.process_index()
+        alone = ocp.Context()
+        alone.multiprocessing_options.active_processes, alone.multiprocessing_options.primary_host = {me}, me
+        with alone:
+            note = _by_all(lambda: _note(path))
+            self._compare(step, note["config"])
+            state = _by_all(lambda: ocp.load(path, abstract, checkpointable_name="state"))
+        if int(digest(state)) != note["digest"]:
+            raise ValueError("the arrays differ from those that were saved")
         return Restored(step, state, note["position"], note["seconds"], note["digest"])
 
     def _set_aside(self, step: int) -> None:
         aside = self._folder / f"damaged-{step}"
-        shutil.rmtree(aside, ignore_errors=True)  # of the same step, if that was damaged before
-        (self._folder / str(step)).replace(aside)
+        with explain_writing(self._folder):
+            shutil.rmtree(aside, ignore_errors=True)  # of the same step, if that was damaged before
+            (self._folder / str(step)).replace(aside)
 
     def _compare(self, step: int, saved: Mapping[str, Any]) -> None:
         old, new = dict(_leaves(saved)), dict(_leaves(self._config))
@@ -194,8 +217,30 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
+def _by_all(read: Callable[[], T]) -> T:
+    """Returns what this process reads, if all can read theirs.
+
+    Raises:
+      ValueError: one of them could not.
+    """
+    found, why = None, "another process could not read it"
+    try:
+        found = read()
+    except Exception as error:  # orbax and tensorstore raise many kinds for damaged files
+        why = _cause(error)
+    if not agree(found is not None) or found is None:
+        raise ValueError(why)
+    return found
+
+
+def _note(path: str) -> Any:
+    note: Any = ocp.checkpointables_metadata(path).custom_metadata
+    if not note or "digest" not in note:
+        raise ValueError("its metadata cannot be read")
+    return note
+
+
 def _cause(error: BaseException) -> str:
     """What first went wrong; orbax says little of it in the errors that it raises in turn."""
-    while inner := error.__cause__ or error.__context__:
-        error = inner
-    return str(error).partition("\n")[0][:200] or type(error).__name__
+    first = causes(error)[-1]
+    return str(first).partition("\n")[0][:200] or type(first).__name__

@@ -81,8 +81,8 @@ class FitConfig:
         that short runs profit too.
       log_every: Steps between two log entries.
       non_finite: What to do with a step whose loss or gradients are not finite: `stop` the run, or `skip` the step,
-        so that it changes nothing, with an entry in the log. A run without any finite step between two regular log
-        entries stops all the same.
+        so that it changes nothing, with an entry in the log. After `log_every` of them in a row, and ten at least, a
+        run stops all the same.
       checkpoint_every: Steps between two checkpoints; the last step always has one.
       keep: Newest checkpoints that are kept.
       keep_every: Checkpoints at multiples of so many steps are kept too, for good; 0: none.

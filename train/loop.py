@@ -9,6 +9,7 @@ from typing import Any
 
 import grain
 import jax
+import numpy as np
 from absl import flags
 
 from mmtok.config import to_json
@@ -18,7 +19,7 @@ from mmtok.progress import say
 from mmtok.train.checkpoints import Checkpoints
 from mmtok.train.config import FitConfig
 from mmtok.train.interrupt import Interrupted, StopSignal
-from mmtok.train.processes import agree, is_first, local, same
+from mmtok.train.processes import agree, gather, is_first, same
 from mmtok.train.profile import Profiler
 from mmtok.train.record import Record
 from mmtok.train.speed import Clock
@@ -47,13 +48,12 @@ class FitResult:
     """What a run gives.
 
     Attributes:
-      module: The trained module, whole in every process.
-      ema_module: The module with the moving average of its parameters; None where none was kept.
-      metrics: The last log entry.
+      module: The trained module, with the moving average of its parameters where one was kept; whole, and in the first
+        process only. None in the others, whose hosts may not have room for it.
+      metrics: The last log entry, in the first process.
     """
 
     module: Any
-    ema_module: Any | None
     metrics: dict[str, float]
 
 
@@ -79,22 +79,26 @@ def fit(
       MismatchError: the folder holds checkpoints of another config.
       Interrupted: SIGTERM or Ctrl-C; a checkpoint was saved.
     """
-    program = Program(task, config)
     what = {"name": task.name, "batch_size": task.batch_size, "config": to_json(task.config)}
     resolved = {"task": what, "fit": to_json(config)}
     matters = resolved | {"fit": {key: value for key, value in resolved["fit"].items() if key not in FREE}}
     if not same(json.dumps(resolved, sort_keys=True)):
         raise MmtokError(f"{folder}: the processes were given different configs; start all with the same command")
+    program = Program(task, config)
     with contextlib.ExitStack() as stack:
         mine = stack.enter_context(claimed(folder)) if is_first() else True
         if not agree(mine):
             raise MmtokError(f"{folder}: another run trains there; wait until it ends, or train in another folder")
+        stacks = folder / f"stacks-{jax.process_index()}.txt"
+        watchdog = stack.enter_context(Watchdog(config.watchdog_seconds, stacks))
         stop = stack.enter_context(StopSignal())  # until the last checkpoint is written
         checkpoints = Checkpoints(
             folder / "checkpoints", keep=config.keep, keep_every=config.keep_every, config=matters
         )
         stack.callback(checkpoints.close)
+        watchdog.doing("reading the newest checkpoint")
         restored = checkpoints.restore(program.abstract)
+        watchdog.doing("making the first state")
         if is_first():
             write_json(folder / "train.json", resolved)
         start = restored.step if restored else 0
@@ -108,9 +112,8 @@ def fit(
         if is_first() and start < config.steps:
             say(f"{task.name}: compiling the training step")
 
-        log = stack.enter_context(Record(program, folder, start=start, clock=clock, config=resolved))
-        stacks = folder / f"stacks-{jax.process_index()}.txt"
-        watchdog = stack.enter_context(Watchdog(config.watchdog_seconds, stacks, start=start))
+        kept = np.asarray(state.window)
+        log = stack.enter_context(Record(program, folder, start=start, window=kept, clock=clock, config=resolved))
         profiler = stack.enter_context(Profiler(folder / "profile", program, log, first=start + WARM, steps=profile))
 
         # The order is law. A checkpoint after n steps holds the state after n steps and an iterator about to give batch
@@ -118,6 +121,7 @@ def fit(
         # Only then the data advance and the step starts; logging comes last and lags IN_FLIGHT steps behind, so that
         # the host never waits for the device except to bound its lead, and before saving.
         step = saved = start
+        watchdog.doing("compiling the training step")
         while step < config.steps:
             stopping = stop.reached(step)
             if step > saved and (stopping or step % config.checkpoint_every == 0):
@@ -125,6 +129,7 @@ def fit(
                 checkpoints.save(step, state, position=batches.get_state(), seconds=clock.seconds)
                 saved = step
             if stopping:
+                watchdog.doing("writing the last checkpoint")
                 if is_first():
                     say(f"{task.name}: stopped after step {step}; the same command goes on from there")
                 raise Interrupted(step)
@@ -133,16 +138,15 @@ def fit(
                 batch = next(batches)
             state, window = program.step(state, program.put(batch))
             step += 1
-            watchdog.ended(log.started(step, window))
+            watchdog.doing(f"in step {log.started(step, window) + 1}")
         if step > saved:
             log.flush()
             checkpoints.save(step, state, position=batches.get_state(), seconds=clock.seconds)
-    rest = local(state.rest)
-    return FitResult(
-        module=program.layout.merge(local(state.params), rest),
-        ema_module=program.layout.merge(local(state.ema), rest) if config.ema else None,
-        metrics=log.last,
-    )
+        watchdog.doing("writing the last checkpoint")
+        checkpoints.wait()
+        watchdog.doing("gathering the model")
+        params, rest = gather(state.ema if config.ema else state.params), gather(state.rest)
+    return FitResult(program.layout.merge(params, rest) if is_first() else None, log.last)
 
 
 @contextlib.contextmanager

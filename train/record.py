@@ -19,6 +19,7 @@ from mmtok.train.step import Program
 from mmtok.train.trackers import Jsonl, Tracker, make_trackers
 
 IN_FLIGHT = 2  # steps the host may be ahead of the device: enough to hide its work, few enough to stop promptly
+BROKEN = 10  # steps in a row that are not finite may be skipped where log entries are close
 
 
 class Record(contextlib.ExitStack):
@@ -28,6 +29,7 @@ class Record(contextlib.ExitStack):
       program: What is run.
       folder: Of the run.
       start: Steps done before.
+      window: (metrics, 2), `TrainState.window` after those steps.
       clock: Training time; started with the first step.
       config: Resolved config, for trackers that show it.
 
@@ -36,7 +38,16 @@ class Record(contextlib.ExitStack):
       waited: Seconds that the data kept the host waiting.
     """
 
-    def __init__(self, program: Program, folder: Path, *, start: int, clock: Clock, config: Mapping[str, Any]):
+    def __init__(
+        self,
+        program: Program,
+        folder: Path,
+        *,
+        start: int,
+        window: np.ndarray,
+        clock: Clock,
+        config: Mapping[str, Any],
+    ):
         super().__init__()
         fit = program.config
         self.last: dict[str, float] = {}
@@ -53,7 +64,9 @@ class Record(contextlib.ExitStack):
         self._peak = 0.0
         self._flying: deque[tuple[int, jax.Array]] = deque()
         self._ended = start
-        self._broken = 0  # steps since the last entry that were not finite
+        row = window[program.metrics.index("non_finite")]
+        self._broken = int(row[0]) if start % fit.log_every else 0  # steps since the last entry that were not finite
+        self._running = 0  # steps up to the last one, none of them finite
         self.waited = 0.0
         self._waited = 0.0  # seconds since the last entry that the data kept the host waiting
         self._measured = (start, clock.seconds)  # step and time of the last entry
@@ -99,32 +112,38 @@ class Record(contextlib.ExitStack):
         self._ended = step
         fit, note = self._program.config, ""
         regular = step % fit.log_every == 0 or step == fit.steps
-        self._check(step, rows.pop("non_finite"), regular=regular)
+        self._check(step, int(rows.pop("non_finite")[0]), regular=regular)
         if regular:
             self.last = self._means(step, rows) | self._speed(step)
             self._log(step, self.last)
-            note = f"loss {self.last['loss']:.4g}"
+            if "loss" in self.last:  # not where no step was finite
+                note = f"loss {self.last['loss']:.4g}"
             if "tokens_per_second" in self.last:
-                note += f", {self.last['tokens_per_second']:,.0f} tokens/s"
+                note += f"{', ' if note else ''}{self.last['tokens_per_second']:,.0f} tokens/s"
         if self._progress is not None:
             self._progress.update(note=note)
 
-    def _check(self, step: int, row: np.ndarray, *, regular: bool) -> None:
-        """Says and records, or refuses, a step that was not finite."""
-        fit, (broken, steps) = self._program.config, row
+    def _check(self, step: int, broken: int, *, regular: bool) -> None:
+        """Says and records, or refuses, a step that was not finite; `broken` of them since the last entry."""
+        fit, finite = self._program.config, broken == self._broken
+        self._broken = 0 if regular else broken
+        self._running = 0 if finite else self._running + 1
+        if finite:
+            return
         what = f"training '{self._program.task.name}': loss or gradients are not finite"
-        if broken > self._broken:
-            if fit.non_finite == "stop":
-                raise MmtokError(
-                    f"{what} in step {step}; lower the learning rate or look for bad samples, then go on from the last"
-                    " checkpoint"
-                )
-            if regular and broken == steps:
-                raise MmtokError(f"{what} in any of the last {steps:.0f} steps, up to {step}; lower the learning rate")
-            self._log(step, {"non_finite": 1.0})
-            if is_first():
-                say(f"WARNING: {what} in step {step}, which was skipped")
-        self._broken = 0 if regular else int(broken)
+        if fit.non_finite == "stop":
+            raise MmtokError(
+                f"{what} in step {step}; mend the bad samples or give --fit.non-finite skip, and run the same command"
+                " again; a lower learning rate needs another folder"
+            )
+        if self._running == max(fit.log_every, BROKEN):
+            raise MmtokError(
+                f"{what} in any of the last {self._running} steps, up to {step}; lower the learning rate and train in"
+                " another folder"
+            )
+        self._log(step, {"non_finite": 1.0})
+        if is_first():
+            say(f"WARNING: {what} in step {step}, which was skipped")
 
     def _log(self, step: int, values: Mapping[str, float]) -> None:
         for tracker in self._trackers:

@@ -23,16 +23,6 @@ class Tracker(Protocol):
         ...
 
 
-class Noop:
-    """Takes figures and does nothing, for processes that do not log."""
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Does nothing."""
-
-    def close(self) -> None:
-        """Does nothing."""
-
-
 class Jsonl:
     """One JSON object per entry in a file.
 

@@ -1,6 +1,7 @@
 """A thread that speaks up when a run hangs."""
 
 import faulthandler
+import sys
 import threading
 import time
 from pathlib import Path
@@ -10,19 +11,18 @@ from mmtok.progress import say
 
 
 class Watchdog:
-    """Within its context, reports when no step has ended for a while, with the stack of every thread.
+    """Within its context, reports when one thing takes too long, with the stack of every thread.
 
     Each process has its own; a step hangs in all of them when one does, and the stacks tell which.
 
     Args:
-      seconds: How long a step may take; 0 never reports.
-      file: Gets the stacks, one report after the other.
-      start: Steps done before.
+      seconds: How long a step, or anything else, may take; 0 never reports.
+      file: Gets the stacks, one report after the other; where it cannot be written, standard error does.
     """
 
-    def __init__(self, seconds: float, file: Path, *, start: int = 0):
+    def __init__(self, seconds: float, file: Path):
         self._seconds, self._file = seconds, file
-        self._done, self._since = start, time.monotonic()
+        self.doing("starting")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
@@ -38,21 +38,25 @@ class Watchdog:
         if self._seconds:
             self._thread.join()
 
-    def ended(self, step: int) -> None:
-        """Takes note that a step has ended."""
-        self._done, self._since = step, time.monotonic()
+    def doing(self, what: str) -> None:
+        """Takes note of what is done from now on, as it follows "still"."""
+        self._now = (what, time.monotonic())
 
     def _watch(self) -> None:
-        reported = -1
+        reported = None
         while not self._stop.wait(self._seconds / 10):
-            done, waited = self._done, time.monotonic() - self._since
-            if waited > self._seconds and done != reported:
-                reported = done
-                self._report(done, waited)
+            now = self._now
+            what, since = now
+            if time.monotonic() - since > self._seconds and now is not reported:
+                reported = now
+                self._report(f"still {what} after {time.monotonic() - since:.0f} s")
 
-    def _report(self, done: int, waited: float) -> None:
-        say(f"WARNING: no step has ended for {waited:.0f} s since step {done}; stacks -> {self._file}")
-        with self._file.open("a") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}: {waited:.0f} s since step {done}\n")
-            file.flush()
-            faulthandler.dump_traceback(file, all_threads=True)
+    def _report(self, text: str) -> None:
+        say(f"WARNING: {text}; stacks -> {self._file}")
+        try:
+            with self._file.open("a") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}: {text}\n")
+                file.flush()
+                faulthandler.dump_traceback(file, all_threads=True)
+        except OSError:  # a full disk may be why it hangs
+            faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)

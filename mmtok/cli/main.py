@@ -36,7 +36,7 @@ USAGE = "mmtok {version}: any-to-any multimodal models\n\nusage: mmtok COMMAND .
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Runs one command and exits: 0 done, 1 a user error, 2 wrong usage, 75 interrupted but resumable."""
+    """Runs one command and exits: 0 done, 1 a user error, 75 stopped but resumable, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]

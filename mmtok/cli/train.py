@@ -1,13 +1,14 @@
 """`mmtok train CONFIG`."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 from mmtok.cli.options import ProjectOption, parse_project
 from mmtok.errors import MmtokError
 from mmtok.progress import say
 from mmtok.project import train_project
-from mmtok.train.processes import is_first, start
+from mmtok.train.processes import ending_together, is_first, start
 from mmtok.train.targets import claim_gpu_memory
 
 
@@ -39,10 +40,13 @@ def run(command: str, arguments: Sequence[str]) -> None:
             f"--coordinator '{options.coordinator}', --processes {options.processes}, --process {options.process}:"
             " several processes need all three, with processes above 1 and process from 0 to processes - 1"
         )
+    if options.coordinator and not re.fullmatch(r".+:\d+", options.coordinator):
+        raise MmtokError(f"--coordinator is '{options.coordinator}', it must be HOST:PORT, such as host0:1234")
     if options.profile < 0:
         raise MmtokError(f"--profile is {options.profile}, it must be the number of steps to trace, or 0 for none")
     claim_gpu_memory()
     start((options.coordinator, options.processes, options.process) if options.coordinator else None)
-    folder = train_project(options.project, profile=options.profile)
+    with ending_together():
+        folder = train_project(options.project, profile=options.profile)
     if is_first():
         say(f"model -> {folder}")

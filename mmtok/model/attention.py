@@ -126,5 +126,5 @@ def _splash(query: Array, key: Array, value: Array, mask: Array) -> tuple[Array]
 
 
 def _block(length: int) -> int:
-    """Returns the largest block of splash attention that divides a length: the kernel's own, one lane each, are small."""
+    """Returns the largest block of splash attention that divides a length; its own default is one lane."""
     return max(size for size in range(LANES, LARGEST_BLOCK + 1, LANES) if length % size == 0)

@@ -42,7 +42,7 @@ class LayerNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "*rows dim"]) -> Float[Array, "*rows dim"]:
         """Returns the normalised values in float32."""
-        y = _normalise(self.eps, x.astype(jnp.float32)) * whole_width(self.scale[...], self.axes)
+        y = jnp.asarray(_normalise(self.eps, x.astype(jnp.float32))) * whole_width(self.scale[...], self.axes)
         return y if self.bias is None else y + whole_width(self.bias[...], self.axes)
 
 

@@ -117,8 +117,7 @@ def _train(project: Project, name: str, tokenizer: Tokenizer) -> tuple[Tokenizer
         )
     batches = ArrayBatches(tokenizer.prepare(values), batch_size=field.batch_size, seed=project.seed)
     result = fit(TokenizerTask(tokenizer, batches=batches), field.fit, _training_folder(project, name))
-    module = result.ema_module if result.ema_module is not None else result.module
-    return tokenizer.with_module(module), {"samples": len(values), "training": to_json(field.fit)}
+    return tokenizer.with_module(result.module), {"samples": len(values), "training": to_json(field.fit)}
 
 
 def _held_out(project: Project, tokenizer: Tokenizer, *, limit: int) -> list[Any]:

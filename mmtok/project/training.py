@@ -64,7 +64,7 @@ def train_project(project: Project, *, profile: int = 0) -> Path:
     start = None if initial is None else lambda fresh: initial.start(fresh, project.model, modalities)
     result = fit(task, project.fit, project.model_folder, start_from=start, profile=profile)
     if is_first():
-        _write(project, result.ema_module if result.ema_module is not None else result.module, tokenizers, initial)
+        _write(project, result.module, tokenizers, initial)
     wait_for_all("the model is written")
     return project.model_folder
 

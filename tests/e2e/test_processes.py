@@ -38,3 +38,9 @@ def test_two_processes_make_the_model_that_one_makes(tiny, start, tmp_path, addr
 def test_half_an_address_is_refused(tiny, mmtok, words):
     said = mmtok("train", tiny.config, *words).error
     assert "several processes need all three" in said
+
+
+@pytest.mark.parametrize("coordinator", ["host0", "host0:", ":1234", "host0:port"])
+def test_a_coordinator_without_host_or_port_is_refused(tiny, mmtok, coordinator):
+    said = mmtok("train", tiny.config, "--coordinator", coordinator, "--processes", "2").error
+    assert said == f"--coordinator is '{coordinator}', it must be HOST:PORT, such as host0:1234"

@@ -53,6 +53,12 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path, number, cited):
         raise error
 
 
+def test_what_cannot_be_written_is_found_below_other_errors(tmp_path):
+    cause = ValueError(f"write failed: {os.strerror(errno.ENOSPC)}")
+    with pytest.raises(MmtokError, match="the disk is full"), explain_writing(tmp_path):
+        raise RuntimeError("the background thread has failed") from cause
+
+
 def test_other_errors_pass(tmp_path):
     with pytest.raises(ZeroDivisionError), explain_writing(tmp_path):
         raise ZeroDivisionError

@@ -28,6 +28,7 @@ def test_values_and_gradients_are_those_of_plain_differentiation(dtype, spread):
 
     def own(x, scale, bias):
         norm = LayerNorm(24, eps=EPS, bias=True)
+        assert norm.bias is not None
         norm.scale[...], norm.bias[...] = scale, bias
         return norm(x)
 
@@ -41,8 +42,8 @@ def test_values_and_gradients_are_those_of_plain_differentiation(dtype, spread):
 
     for got, wanted in zip(value_and_gradients(own), value_and_gradients(plain)):
         wanted = np.asarray(wanted, np.float32)
-        tolerance = 1e-2 if got.dtype == jnp.bfloat16 else 2e-3 if spread == 1e-4 else 1e-5
-        np.testing.assert_allclose(np.asarray(got, np.float32), wanted, rtol=tolerance, atol=tolerance * abs(wanted).max())
+        most = 1e-2 if got.dtype == jnp.bfloat16 else 2e-3 if spread == 1e-4 else 1e-5
+        np.testing.assert_allclose(np.asarray(got, np.float32), wanted, rtol=most, atol=most * abs(wanted).max())
 
 
 def test_the_backward_pass_keeps_no_copy_of_the_rows():

@@ -1,7 +1,10 @@
 """Checkpoints: whole or not at all, and never the wrong ones."""
 
+import errno
+import os
 import re
 import shutil
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.experimental import multihost_utils
 
 from mmtok.errors import MismatchError, MmtokError
 from mmtok.train.checkpoints import Checkpoints, digest
@@ -205,6 +209,25 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path, monkeypatch, system, s
     monkeypatch.setattr(checkpoints._orbax, "save_async", fail)
     with pytest.raises(MmtokError, match=re.escape(f"{tmp_path}: {sentence}")):
         checkpoints.save(1, make_state(1), position=None, seconds=0.0)
+
+
+def test_damaged_ones_that_cannot_be_set_aside_are_one_sentence(tmp_path, monkeypatch):
+    write(tmp_path, [2, 4])
+    truncate(tmp_path / "4")
+
+    def fail(self, target):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(MmtokError, match=f"{tmp_path}: may not be written"):
+        restore(tmp_path)
+
+
+def test_saving_leaves_the_step_that_preemption_goes_by_alone(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", asked.append)
+    write(tmp_path, [2, 4])
+    assert not asked
 
 
 def test_a_file_in_the_place_of_the_folder(tmp_path):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mmtok.errors import MmtokError
-from mmtok.train.trackers import Jsonl, Noop, make_trackers
+from mmtok.train.trackers import Jsonl, make_trackers
 
 
 def entries(path):
@@ -81,9 +81,3 @@ def test_wandb_missing_says_how_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     with pytest.raises(MmtokError, match=r"pip install mmtok\[wandb\]"):
         make_trackers(["wandb"], tmp_path, step=0, config={})
-
-
-def test_noop():
-    tracker = Noop()
-    tracker.log(1, {"loss": 1.0})
-    tracker.close()
