@@ -18,9 +18,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mmtok import axes
 
-TILES = {"cpu": (96, 96), "gpu": (128, 1024), "tpu": (128, 512)}
-"""Fewest and most targets of a tile: a CPU wants its logits in the cache and few rows of it empty, an accelerator wants
-to touch the gradient of the table, which every tile adds to, seldom."""
+TILES = {"cpu": (256, 96), "gpu": (1024, 128), "tpu": (512, 128)}
+"""Targets of a large tile and of a small one. Large ones come first, as long as they are full: each tile adds to the
+gradient of a whole vocabulary. Small ones have few empty rows, and on a CPU their logits fit into the cache."""
 
 PIECE = 2**22
 """Largest gradient that is summed over devices at a time, in numbers."""
@@ -116,13 +116,12 @@ def _walk(
     """Returns totals per modality and, if asked for, the gradients of their sum; of one device's targets and width."""
     count = max(head.modality for head in heads) + 1
     rows, dim = hidden.shape
-    fewest, most = TILES[axes.platform()]
-    tile = min(max(fewest, _power_of_two(rows // len(heads))), most)
+    large, small = TILES[axes.platform()]
     order = jnp.argsort(group, stable=True)
     sizes = jnp.sum(group[:, None] == jnp.arange(count), axis=0)
     starts = jnp.cumsum(sizes) - sizes
-    padded = jnp.pad(hidden[order].astype(dtype), ((0, tile), (0, 0)))  # the last tile may reach past the end
-    padded_targets = jnp.pad(targets[order], ((0, tile), (0, 0)))
+    padded = jnp.pad(hidden[order].astype(dtype), ((0, large), (0, 0)))  # the last tile may reach past the end
+    padded_targets = jnp.pad(targets[order], ((0, large), (0, 0)))
     d_hidden = jnp.zeros_like(padded, dtype=jnp.float32) if with_gradients else jnp.zeros((0, dim))
     d_table = jnp.zeros_like(table, dtype=jnp.float32) if with_gradients else jnp.zeros((0, dim))
     carry = (jnp.zeros(count, jnp.float32), d_hidden, d_table)
@@ -135,25 +134,29 @@ def _walk(
             part = jax.lax.dynamic_slice(table, (offset, 0), (size, table.shape[1]))
             w = axes.gather(part.astype(dtype), "table", axis=1)
 
-            def one_tile(index: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            def one_tile(start: Array, carry: tuple[Array, Array, Array], tile: int) -> tuple[Array, Array, Array]:
+                """Walks the targets of this head from number `start` on."""
                 total, d_hidden, dw = carry
-                start = starts[owner] + index * tile
-                h = jax.lax.dynamic_slice(padded, (start, 0), (tile, dim))
-                target = jax.lax.dynamic_slice(padded_targets, (start, code), (tile, 1))
-                counts = (index * tile + jnp.arange(tile) < sizes[owner])[:, None]
+                row = starts[owner] + start
+                h = jax.lax.dynamic_slice(padded, (row, 0), (tile, dim))
+                target = jax.lax.dynamic_slice(padded_targets, (row, code), (tile, 1))
+                counts = (start + jnp.arange(tile) < sizes[owner])[:, None]
                 nats, d_logits = _score(h, w, target)
                 total = total + jnp.sum(jnp.where(counts, nats, 0.0))
                 if with_gradients:
                     d_logits = jnp.where(counts, d_logits, 0.0).astype(dtype)
                     dh = jnp.matmul(d_logits, w, preferred_element_type=jnp.float32)
                     dw = dw + jnp.matmul(d_logits.T, h, preferred_element_type=jnp.float32)
-                    old = jax.lax.dynamic_slice(d_hidden, (start, 0), dh.shape)
-                    d_hidden = jax.lax.dynamic_update_slice(d_hidden, old + dh, (start, 0))
+                    old = jax.lax.dynamic_slice(d_hidden, (row, 0), dh.shape)
+                    d_hidden = jax.lax.dynamic_update_slice(d_hidden, old + dh, (row, 0))
                 return total, d_hidden, dw
 
-            dw = jnp.zeros((size if with_gradients else 0, dim), jnp.float32)
+            many = sizes[owner] // large
+            rest = -(-(sizes[owner] - many * large) // small)
+            sums = jnp.float32(0), d_hidden, jnp.zeros((size if with_gradients else 0, dim), jnp.float32)
+            sums = jax.lax.fori_loop(0, many, lambda i, sums: one_tile(i * large, sums, large), sums)
             total, d_hidden, dw = jax.lax.fori_loop(
-                0, -(-sizes[owner] // tile), one_tile, (jnp.float32(0), d_hidden, dw)
+                0, rest, lambda i, sums: one_tile(many * large + i * small, sums, small), sums
             )
             if with_gradients:
                 d_table = _put(dw, d_table, offset)
