@@ -1,7 +1,6 @@
 """A thread that speaks up when a run hangs."""
 
 import faulthandler
-import sys
 import threading
 import time
 from pathlib import Path
@@ -59,4 +58,4 @@ class Watchdog:
                 file.flush()
                 faulthandler.dump_traceback(file, all_threads=True)
         except OSError:  # a full disk may be why it hangs
-            faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
+            faulthandler.dump_traceback(2, all_threads=True)
