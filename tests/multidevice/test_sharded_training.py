@@ -218,5 +218,5 @@ if __name__ == "__main__":
         check_against_one_device(
             any_to_any(), [config(mesh, accumulate=mesh.slices) for mesh in MESHES], large_tables=True
         )
-        check_against_one_device(every_modality(), [config(mesh) for mesh in MESHES])
+        check_against_one_device(every_modality(), [config(mesh) for mesh in MESHES[2:]])  # those that split most
     print(jax.device_count(), "devices checked")
