@@ -67,8 +67,9 @@ def _plain(query: Array, key: Array, value: Array, mask: Array) -> Array:
 def _why_no_cudnn(query: Array, key: Array) -> str:
     if jax.default_backend() != "gpu":
         return "there is no GPU"
-    if (capability := float(jax.devices()[0].compute_capability)) < OLDEST_CUDNN:
-        return f"it wants compute capability {OLDEST_CUDNN}, the GPU has {capability}"
+    capability = str(jax.devices()[0].compute_capability)  # such as 9.0; AMD's say gfx942
+    if capability.startswith("gfx") or float(capability) < OLDEST_CUDNN:
+        return f"it wants an NVIDIA GPU of compute capability {OLDEST_CUDNN}, this one says {capability}"
     if query.dtype != jnp.bfloat16:
         return f"it computes in bfloat16, the model in {query.dtype}"
     if query.shape[-1] % 8 or query.shape[-1] > 128:

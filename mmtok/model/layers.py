@@ -51,7 +51,7 @@ def _normalise(eps: float, x: Float[Array, "*rows dim"]) -> Float[Array, "*rows 
     """Returns rows of mean 0 and variance 1.
 
     The backward pass keeps the rows, which the residual stream keeps anyway, and two numbers of each. Left to itself
-    it would keep two more copies of all of them: of a step's memory traffic, a good part.
+    it would keep two more copies of all of them.
     """
     return _normalised(eps, x)[0]
 
