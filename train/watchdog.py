@@ -1,10 +1,11 @@
 """A thread that speaks up when a run hangs."""
 
-import faulthandler
+import sys
 import threading
 import time
+import traceback
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 
 from mmtok.progress import say
 
@@ -52,10 +53,28 @@ class Watchdog:
 
     def _report(self, text: str) -> None:
         say(f"WARNING: {text}; stacks -> {self._file}")
+        report = f"{time.strftime('%Y-%m-%d %H:%M:%S')}: {text}\n{_stacks()}"
         try:
             with self._file.open("a") as file:
-                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}: {text}\n")
-                file.flush()
-                faulthandler.dump_traceback(file, all_threads=True)
+                file.write(report)
         except OSError:  # a full disk may be why it hangs
-            faulthandler.dump_traceback(2, all_threads=True)
+            print(report, file=sys.stderr, flush=True)
+
+
+def _stacks() -> str:
+    """The stack of every Python thread, the main one first, the innermost call of each first.
+
+    `faulthandler` would stop after a hundred threads, and the main one is the last it writes. Source lines are
+    left out: the disk they lie on may be what hangs.
+    """
+    frames = sys._current_frames()
+    threads = sorted(threading.enumerate(), key=lambda thread: thread is not threading.main_thread())
+    return "".join(_stack(thread.name, frames[thread.ident]) for thread in threads if thread.ident in frames)
+
+
+def _stack(name: str, frame: FrameType) -> str:
+    calls = "".join(
+        f'  File "{call.f_code.co_filename}", line {line} in {call.f_code.co_name}\n'
+        for call, line in traceback.walk_stack(frame)
+    )
+    return f"Thread {name}:\n{calls}\n"

@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -301,6 +302,20 @@ def test_stacks_that_cannot_be_written_go_to_standard_error(tmp_path, capfd):
     said = capfd.readouterr().err
     assert said.count("WARNING: still waiting") == 2
     assert said.count("in test_stacks_that_cannot_be_written_go_to_standard_error") == 2
+
+
+def test_the_main_thread_is_reported_first_however_many_there_are(tmp_path):
+    done = threading.Event()
+    others = [threading.Thread(target=done.wait, name=f"other {index}") for index in range(150)]
+    for other in others:
+        other.start()
+    with Watchdog(0.1, tmp_path / "stacks.txt"):
+        time.sleep(0.5)
+    done.set()
+    stacks = (tmp_path / "stacks.txt").read_text().split("Thread ")[1:]
+    assert stacks[0].startswith("MainThread:")
+    assert "in test_the_main_thread_is_reported_first" in stacks[0]
+    assert {f"other {index}" for index in range(150)} <= {stack.split(":")[0] for stack in stacks}
 
 
 def test_another_config_is_refused_but_logging_may_change(tmp_path):
