@@ -88,7 +88,8 @@ class FitConfig:
       keep_every: Checkpoints at multiples of so many steps are kept too, for good; 0: none.
       seed: Of initial parameters and of every random choice inside the step.
       mesh: Devices.
-      watchdog_seconds: When no step has ended for so long, the stack of every thread is reported; 0: never.
+      watchdog_seconds: When a step, compiling, or reading or writing a checkpoint takes so long, the stack of every
+        thread is reported; 0: never.
       threads: Threads that prepare batches ahead of time.
       peak_flops: Peak of one device in FLOP/s, which utilisation is measured against; 0: measured with a matmul.
       trackers: Where log entries go beside `log.jsonl`.

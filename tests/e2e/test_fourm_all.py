@@ -152,6 +152,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.slow
 def test_all_others_of_a_picture_are_written_and_drawn(model, loaded, mmtok, photo, tmp_path):
     asked = ("--given", f"rgb={photo}", "--to", "all", *CHEAP)
     ran = mmtok("sample", "--model", model, *asked, "--out", tmp_path / "out")
@@ -209,6 +210,7 @@ def test_poses_and_masks_pass_through_the_tokenizers_in_their_texts(model, loade
     assert any(name.startswith("inner.") for name in poses.arrays)
 
 
+@pytest.mark.slow
 def test_caption_to_picture_to_larger_picture(model, downloads, words, mmtok, tmp_path):
     tokenizers = [*downloads.glob("4M_tokenizers_rgb*"), *downloads.glob("4M_tokenizers_CLIP*")]
     ran = mmtok("import", "4m", downloads / "4M-7-SR_L", *tokenizers, words, "--out", tmp_path / "larger")

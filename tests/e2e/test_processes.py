@@ -17,6 +17,7 @@ def address() -> str:
         return f"localhost:{found.getsockname()[1]}"
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_model_that_one_makes(tiny, start, tmp_path, address):
     for name in ("data", "tokenizers", "tokens"):
         (tmp_path / name).symlink_to(tiny.root / name)

@@ -103,7 +103,14 @@ def denoising(tokenizer: Any, module: Any, quantized: Any, arrays: dict[str, np.
 
 
 @pytest.mark.parametrize(
-    "case", ["vqvae_rgb", "vqvae_semseg", "vqvae_memcodes_mlp", "divae_rgb_unet", "divae_uvit_v_shifted"]
+    "case",
+    [
+        "vqvae_rgb",
+        "vqvae_semseg",
+        "vqvae_memcodes_mlp",
+        pytest.param("divae_rgb_unet", marks=pytest.mark.slow),
+        "divae_uvit_v_shifted",
+    ],
 )
 def test_4m_is_reproduced_and_written_back(shared: Path, case: str):
     description, tensors, arrays = oracle(shared, case)
