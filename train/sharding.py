@@ -4,6 +4,7 @@ Layers say what their axes mean (`mmtok.axes`); a row of `RULES` says which mesh
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -53,11 +54,19 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
       devices: All devices unless given.
 
     Raises:
-      MmtokError: the sizes do not multiply to the number of devices, or the rules leave an axis without work.
+      MmtokError: the sizes do not multiply to the number of devices, the rules leave an axis without work, or hosts
+        that are to be slices have different numbers of GPUs.
     """
     devices = jax.devices() if devices is None else devices
     gpus = devices[0].platform in ("gpu", "cuda")
-    found = len({_slice(device) for device in devices})
+    members = Counter(map(_slice, devices))
+    found = len(members)
+    if gpus and config.slices == -1 and len(set(members.values())) > 1:
+        numbers = ", ".join(str(members[host]) for host in sorted(members))
+        raise MmtokError(
+            f"the hosts have different numbers of GPUs ({numbers}) and are no slices; start the same number on"
+            " each, or set fit.mesh.slices to 1"
+        )
     sizes = _sizes(config, len(devices), slices=found, regroup=gpus)
     if gpus:
         grid = np.asarray(sorted(devices, key=lambda device: (_slice(device), device.id))).reshape(sizes)

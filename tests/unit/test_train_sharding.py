@@ -93,6 +93,13 @@ def test_slices_of_gpus_can_be_grouped_anew():
         make_mesh(MeshConfig(slices=3), GPUS)
 
 
+def test_hosts_with_different_numbers_of_gpus_are_no_slices():
+    six = [device for device in GPUS if device.id < 6]
+    with pytest.raises(MmtokError, match=r"different numbers of GPUs \(4, 2\).*fit\.mesh\.slices to 1"):
+        make_mesh(MeshConfig(fsdp=3, rules="fsdp"), six)
+    assert grid(MeshConfig(slices=1, fsdp=6, rules="fsdp"), six) == [[[[n] for n in range(6)]]]
+
+
 def test_slices_of_tpus_stay_as_they_are():
     tpus = [dataclasses.replace(device, platform="other") for device in GPUS]
     assert make_mesh(MeshConfig(fsdp=4, rules="fsdp"), tpus).shape["slice"] == 2
